@@ -1,0 +1,270 @@
+"""Pictures: read, resize, to and from the network's arrays, denoise, save.
+
+Three forms appear: ``(H, W, 3)`` uint8 RGB as read; ``(1, 3, H, W)`` float32 with a mean colour
+subtracted, which the network takes; ``(H, W, 3)`` float32 RGB on the 0-255 scale, which an
+inversion returns.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Callable, Dict, Mapping, Optional, Sequence, Tuple, Union
+
+import numpy as np
+from PIL import Image, ImageOps
+from PIL.PngImagePlugin import PngInfo
+
+from fmi.errors import InputError
+
+SUFFIXES = (".jpg", ".jpeg", ".png")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture as read.
+
+    Attributes
+    ----------
+    pixels
+        (H, W, 3) uint8 RGB.
+    name
+        The file's name without folder and suffix, or ``"array"``.
+    sha256
+        Digest of the file; of size and pixels where there is no file.
+    """
+
+    pixels: np.ndarray
+    name: str
+    sha256: str
+
+    def describe(self) -> Dict[str, object]:
+        """What identifies the picture, for an inversion's settings."""
+        height, width = self.pixels.shape[:2]
+        return {"name": self.name, "width": width, "height": height, "sha256": self.sha256}
+
+
+Source = Union[str, Path, Image.Image, np.ndarray, Picture]
+
+
+def read(source: Source) -> Picture:
+    """A picture from a path, a PIL image, or an (H, W, 3) uint8 RGB array.
+
+    EXIF orientation is applied and transparency is laid over white.
+
+    Raises
+    ------
+    InputError
+        If the file is missing or is no picture, or the array has another shape or type.
+    """
+    if isinstance(source, Picture):
+        return source
+    if isinstance(source, np.ndarray):
+        if source.dtype != np.uint8 or source.ndim != 3 or source.shape[2] != 3 or not source.size:
+            raise InputError(
+                f"a picture as an array should be (H, W, 3) uint8 RGB, not {source.shape}"
+                f" {source.dtype}"
+            )
+        return _from_pixels(source, "array")
+    if isinstance(source, Image.Image):
+        return _from_pixels(_rgb(source), "image")
+    if not isinstance(source, (str, os.PathLike)):
+        raise InputError(
+            f"a picture should be a path, a PIL image or an array, not {type(source).__name__}"
+        )
+    path = Path(source)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"picture {path} cannot be read: {error.strerror}") from None
+    try:
+        with Image.open(path) as image:
+            pixels = _rgb(image)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise InputError(f"{path} is no picture that can be read: {error}") from None
+    return Picture(pixels, path.stem, hashlib.sha256(data).hexdigest())
+
+
+def _from_pixels(pixels: np.ndarray, name: str) -> Picture:
+    return Picture(pixels, name, digest(pixels))
+
+
+def digest(array: np.ndarray) -> str:
+    """sha256 of an array's shape and values."""
+    content = repr(array.shape).encode() + np.ascontiguousarray(array).tobytes()
+    return hashlib.sha256(content).hexdigest()
+
+
+def _rgb(image: Image.Image) -> np.ndarray:
+    upright = ImageOps.exif_transpose(image) or image
+    if "A" in upright.getbands() or "transparency" in upright.info:
+        white = Image.new("RGBA", upright.size, "white")
+        upright = Image.alpha_composite(white, upright.convert("RGBA"))
+    return np.asarray(upright.convert("RGB"))
+
+
+def find(name: str, folders: Sequence[Union[str, Path]]) -> Path:
+    """The file of a picture: a path as it is, or a name looked up in folders.
+
+    Parameters
+    ----------
+    name
+        A path, or a file's name without its suffix; ``-`` and ``_`` count as the same.
+    folders
+        Where to look, in this order.
+
+    Raises
+    ------
+    InputError
+        If there is no such file.
+    """
+    if Path(name).suffix.lower() in SUFFIXES or os.sep in name:
+        if Path(name).is_file():
+            return Path(name)
+        raise InputError(f"picture {name} does not exist")
+    for folder in folders:
+        for file in sorted(Path(folder).glob("*")) if Path(folder).is_dir() else []:
+            if file.suffix.lower() in SUFFIXES and _key(file.stem) == _key(name):
+                return file
+    places = ", ".join(str(folder) for folder in folders) or "no folder"
+    raise InputError(
+        f"picture {name!r} was not found in {places}; name a folder with PICTURES=dir or"
+        " FMI_PICTURES, or give the picture's own path"
+    )
+
+
+def _key(name: str) -> str:
+    return name.lower().replace("-", "_")
+
+
+def fitted(pixels: np.ndarray, long_edge: int) -> Tuple[int, int]:
+    """Height and width with the longer side at `long_edge`, truncated as in the 2016 code."""
+    factor = float(long_edge) / max(pixels.shape[:2])
+    height, width = (int(side * factor) for side in pixels.shape[:2])
+    if min(height, width) < 1:
+        raise InputError(
+            f"a picture of {pixels.shape[1]} x {pixels.shape[0]} pixels vanishes at a long edge"
+            f" of {long_edge}; use a larger one"
+        )
+    return height, width
+
+
+def to_network(
+    pixels: np.ndarray,
+    size: Tuple[int, int],
+    scale: float,
+    mean: Sequence[float],
+    mode: str,
+    anti_aliasing: bool,
+) -> np.ndarray:
+    """Resize and bring to what the network takes (2016 code: Preprocess*Image in utils.py).
+
+    Parameters
+    ----------
+    pixels
+        (H, W, 3) uint8 RGB.
+    size
+        Height and width wanted.
+    scale
+        What white becomes: 256 for the 2016 code's content pictures, else 255.
+    mean
+        RGB colour on the 0-255 scale to subtract.
+    mode, anti_aliasing
+        As in ``skimage.transform.resize``; the interpolation is bilinear.
+
+    Returns
+    -------
+    numpy.ndarray
+        (1, 3, height, width) float32.
+    """
+    from skimage.transform import resize  # slow to import
+
+    unit = resize(pixels, size, order=1, mode=mode, cval=0, anti_aliasing=anti_aliasing)
+    return from_rgb(unit * scale, mean)
+
+
+def from_rgb(array: np.ndarray, mean: Sequence[float]) -> np.ndarray:
+    """(H, W, 3) RGB on the 0-255 scale to the network's (1, 3, H, W), mean subtracted."""
+    centred = np.asarray(array, dtype=np.float64) - np.asarray(mean)
+    return np.ascontiguousarray(centred.transpose(2, 0, 1)[None], dtype=np.float32)
+
+
+def to_rgb(array: np.ndarray, mean: Sequence[float]) -> np.ndarray:
+    """One picture (3, H, W) of the network's to (H, W, 3) float32 RGB on the 0-255 scale."""
+    return np.asarray(array.transpose(1, 2, 0) + np.asarray(mean), dtype=np.float32)
+
+
+def eight_bits(array: np.ndarray) -> np.ndarray:
+    """Clip to 0-255 and truncate, not round, as the 2016 code's PostprocessImage does."""
+    return np.clip(array, 0, 255).astype(np.uint8)
+
+
+def denoised(pixels: np.ndarray, weight: float) -> np.ndarray:
+    """Total variation denoising (Chambolle) channel by channel, as the 2016 code's SaveImage.
+
+    Parameters
+    ----------
+    pixels
+        (H, W, 3) uint8.
+    weight
+        Strength on the 0-1 scale; 0 leaves the picture as it is.
+    """
+    if weight == 0:
+        return pixels
+    from skimage.restoration import denoise_tv_chambolle  # slow to import
+
+    smooth = denoise_tv_chambolle(pixels, weight=weight, channel_axis=-1)
+    return np.clip(np.rint(smooth * 255), 0, 255).astype(np.uint8)
+
+
+def save_png(path: Union[str, Path], pixels: np.ndarray, text: Optional[Dict[str, str]] = None) -> None:
+    """Write a PNG whole or not at all, with text chunks.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be written.
+    """
+    info = PngInfo()
+    for key, value in (text or {}).items():
+        info.add_itxt(key, value)
+
+    def write(beside: Path) -> None:
+        Image.fromarray(pixels).save(beside, format="PNG", pnginfo=info)
+
+    write_whole(Path(path), write)
+
+
+def write_whole(path: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` fill a file beside `path` and rename it, so that no half-written file stays.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be written.
+    """
+    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(beside)
+        os.replace(beside, path)
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror or error}") from None
+    finally:
+        if beside.exists():
+            beside.unlink()
+
+
+def save_json(path: Path, record: Mapping[str, Any]) -> None:
+    """Write plain data as JSON, whole or not at all.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be written.
+    """
+    lines = json.dumps(record, indent=1, sort_keys=True) + "\n"
+    write_whole(path, lambda beside: beside.write_text(lines, encoding="utf-8"))

@@ -1,0 +1,279 @@
+"""Every value that shapes a picture, in two presets with the source of each value beside it.
+
+``CODE`` repeats the authors' published code of 2016 (github.com/xzqjack/FeatureMapInversion),
+whose figures are the published ones; ``PAPER`` follows the text of arXiv 1608.04170. Where the
+text is silent, PAPER inherits from CODE.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Dict, Mapping, Optional, Tuple, Union
+
+import yaml
+
+from fmi.errors import InputError, unknown
+
+
+@dataclass(frozen=True)
+class Weighting:
+    """The number in front of a squared difference: ``factor / (C**channels * (MN)**positions)``.
+
+    C is the number of feature maps of the layer, MN the number of positions of each.
+    """
+
+    factor: float
+    channels: int = 0
+    positions: int = 0
+
+    def __call__(self, channels: int, positions: int) -> float:
+        """The weight for a layer of `channels` feature maps with `positions` positions each."""
+        return self.factor / (channels**self.channels * float(positions) ** self.positions)
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """Style transfer: Eq. 5, or Gatys' loss as its baseline.
+
+    The loss is ``alpha * content(C, MN) * ||F - P||^2`` at `content_layer` plus
+    ``beta * style(C, MN) * ||S - T||^2`` summed over `style_layers`, where S and T are the sums
+    of the feature maps (Eq. 5) or the Gram matrices (Gatys).
+    """
+
+    content_layer: str
+    style_layers: Tuple[str, ...]
+    alpha: float
+    beta: float
+    content: Weighting
+    style: Weighting
+    weight_decay: float
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All hyper-parameters of an inversion. Lengths are pixels, colours RGB on the 0-255 scale."""
+
+    preset: str
+    pool: str  # "avg" or "max"
+    long_edge: int  # a picture is resized so that its longer side has this many pixels
+    resize_mode: str  # skimage.transform.resize's `mode`
+    anti_aliasing: bool
+    content_scale: float  # what white becomes
+    style_scale: float
+    style_size: str  # "content": warped to the content's size; "own": its own shape kept
+    shares: str  # Eq. 3's v: "normal" or "simplex"
+    code_weight: float  # in front of ||F - T||^2
+    purposeful: Transfer
+    gatys: Transfer
+    steps: int  # at most
+    stop: float  # relative change of the picture in a step below which it is done; 0: never
+    learning_rate: float
+    momentum: float
+    clip: float  # each element of the gradient is clipped to +-clip
+    decay: float  # the learning rate is multiplied by this ...
+    decay_every: int  # ... every so many steps
+    weight_decay: float  # on the picture, as a difference from the mean colour
+    start: float  # the first picture is uniform in +-start around the mean colour
+    denoise: float  # weight of total variation denoising (Chambolle) when saving; 0: none
+    batch: int  # pictures descended at once; 0: as many as fit in about 2 GiB
+
+
+STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")  # paper, section 3.3
+
+# The source of every value is the 2016 code (file: function or argument) unless said otherwise.
+CODE = Settings(
+    preset="code",
+    pool="avg",  # model_vgg19_*.py: pool_type="avg", 2x2/2, size rounded down
+    long_edge=512,  # vis_invert.py: --max-long-edge; small pictures are enlarged
+    resize_mode="constant",  # utils.py: skimage.transform.resize's defaults of 2016 ...
+    anti_aliasing=False,  # ... bilinear, zeros outside, no smoothing before
+    content_scale=256.0,  # utils.py: PreprocessContentImage
+    style_scale=255.0,  # utils.py: PreprocessStyleImage
+    style_size="content",  # utils.py: PreprocessStyleImage; also the caption of Fig. 5
+    shares="normal",  # utils.py: ModifyCode, normal(3, 1e3) over its own sum
+    code_weight=0.5,  # vis_invert.py: the gradient is F - T
+    purposeful=Transfer(
+        content_layer="relu2_2",  # model_vgg19_style.py; paper, section 3.3
+        style_layers=STYLE_LAYERS,
+        alpha=10.0,  # vis_style.py: --content-weight; paper, section 3.1
+        beta=1.0,  # vis_style.py: --style-weight; paper, section 3.1
+        content=Weighting(1 / 2, positions=1),  # vis_style.py: the gradient is (F - P) / MN
+        style=Weighting(1 / 2, channels=1, positions=1),  # utils.py: get_style_grad
+        weight_decay=5e-3,  # vis_style.py
+    ),
+    gatys=Transfer(
+        content_layer="relu2_2",
+        style_layers=STYLE_LAYERS,
+        alpha=10.0,
+        beta=1.0,
+        content=Weighting(1 / 2),  # vis_style.py: the gradient is F - P, not normalised
+        style=Weighting(1 / 4, channels=2, positions=1),  # utils.py: get_style_grad
+        weight_decay=5e-3,
+    ),
+    steps=1000,  # vis_invert.py: --max-num-epochs
+    stop=0.005,  # vis_invert.py: --stop-eps
+    learning_rate=0.1,  # vis_invert.py: --lr
+    momentum=0.9,  # vis_invert.py: mx.optimizer.SGD
+    clip=10.0,
+    decay=0.9,  # vis_invert.py: mx.lr_scheduler.FactorScheduler
+    decay_every=10,
+    weight_decay=5e-4,
+    start=0.1,  # vis_invert.py: mx.rnd.uniform
+    denoise=0.2,  # vis_invert.py: --remove-noise
+    batch=0,  # not in the 2016 code, which descends one picture at a time
+)
+
+# Only what the paper's text says otherwise.
+PAPER = replace(
+    CODE,
+    preset="paper",
+    resize_mode="reflect",  # silent; zeros outside would darken the rim once smoothed
+    anti_aliasing=True,  # silent; the sound choice
+    content_scale=255.0,  # silent; VGG's own
+    style_size="own",  # Eq. 5: M^s N^s differs from M^c N^c
+    shares="simplex",  # section 2.2: v_c >= 0, sum 1
+    code_weight=1.0,  # Eq. 1 and 4
+    purposeful=replace(
+        CODE.purposeful,
+        content=Weighting(1.0),  # Eq. 5
+        style=Weighting(1.0),  # Eq. 5
+    ),
+    gatys=replace(
+        CODE.gatys,
+        content_layer="relu4_2",  # Gatys et al., CVPR 2016, section 3
+        alpha=1.0,  # Gatys et al. 2016: alpha/beta = 1e-3, each layer's weight 1/5
+        beta=1e3 / len(STYLE_LAYERS),
+        style=Weighting(1 / 4, channels=2, positions=2),  # Gatys et al. 2016, Eq. 4
+    ),
+)
+
+PRESETS = {"code": CODE, "paper": PAPER}
+
+CHOICES = {
+    "pool": ("avg", "max"),
+    "style_size": ("content", "own"),
+    "shares": ("normal", "simplex"),
+    "resize_mode": ("constant", "edge", "symmetric", "reflect", "wrap"),
+}
+AT_LEAST_ONE = ("long_edge", "steps", "decay_every")
+POSITIVE = ("learning_rate", "clip", "content_scale", "style_scale", "decay")
+
+
+def preset(settings: Union[str, Settings]) -> Settings:
+    """A preset by its name, or the settings themselves.
+
+    Raises
+    ------
+    InputError
+        If there is no such preset.
+    """
+    if isinstance(settings, Settings):
+        return settings
+    if settings not in PRESETS:
+        raise unknown("settings", settings, PRESETS)
+    return PRESETS[settings]
+
+
+def override(settings: Settings, values: Mapping[str, Any], section: Optional[str] = None) -> Settings:
+    """`settings` with single values replaced, each brought to its field's type and checked.
+
+    Parameters
+    ----------
+    settings
+        Where the other values come from.
+    values
+        Field name to value; text, as a command line gives it, is read as the field's type.
+    section
+        ``"purposeful"`` or ``"gatys"``: the fields of that :class:`Transfer` may be named too,
+        and its weight decay becomes that of the descent.
+
+    Raises
+    ------
+    InputError
+        For an unknown field or a value that does not fit it.
+    """
+    transfer = getattr(settings, section) if section else None
+    for name, value in values.items():
+        if transfer is not None and name in field_names(Transfer):
+            transfer = replace(transfer, **{name: _fit(name, value, getattr(transfer, name))})
+        elif name in overridable():
+            settings = replace(settings, **{name: _fit(name, value, getattr(settings, name))})
+        else:
+            known = overridable() + (overridable(Transfer) if transfer is not None else ())
+            raise unknown("setting", name, known)
+    if section and transfer is not None:
+        settings = replace(settings, **{section: transfer, "weight_decay": transfer.weight_decay})
+    return settings
+
+
+def field_names(cls: type) -> Tuple[str, ...]:
+    """Names of a dataclass' fields in their order."""
+    return tuple(field.name for field in dataclasses.fields(cls))
+
+
+def overridable(cls: type = Settings) -> Tuple[str, ...]:
+    """Names of the fields that hold a single value and may be given as keywords."""
+    nested = ("preset", "purposeful", "gatys", "content", "style")
+    return tuple(name for name in field_names(cls) if name not in nested)
+
+
+def _fit(name: str, value: Any, like: Any) -> Any:
+    """`value` as the type of `like`, checked against what `name` may be."""
+    try:
+        if isinstance(like, bool):
+            fitted: Any = _boolean(value)
+        elif isinstance(like, tuple):
+            fitted = tuple(value.split(",") if isinstance(value, str) else value)
+        elif isinstance(like, int) and isinstance(value, float) and value != int(value):
+            raise ValueError
+        else:
+            fitted = type(like)(value)
+    except (TypeError, ValueError):
+        raise InputError(f"{name}={value!r} should be a {_kind(like)}, such as {like!r}") from None
+    if name in CHOICES and fitted not in CHOICES[name]:
+        raise unknown(name, fitted, CHOICES[name])
+    if name in AT_LEAST_ONE and fitted < 1:
+        raise InputError(f"{name}={value!r} should be at least 1")
+    if isinstance(fitted, (int, float)) and not 0 <= fitted < float("inf"):
+        raise InputError(f"{name}={value!r} should be a number from 0 upwards")
+    if name in POSITIVE and fitted == 0:
+        raise InputError(f"{name}={value!r} should be above 0")
+    return fitted
+
+
+def _kind(like: Any) -> str:
+    kinds = {bool: "yes or no", int: "whole number", float: "number", tuple: "list of layers"}
+    return kinds.get(type(like), "word")
+
+
+def _boolean(value: Any) -> bool:
+    words = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
+    if str(value).lower() not in words:
+        raise ValueError(value)
+    return words[str(value).lower()]
+
+
+def as_dict(settings: Settings, section: Optional[str] = None) -> Dict[str, Any]:
+    """The settings as plain data, without the style transfer that is not `section`."""
+    values = dataclasses.asdict(settings)
+    transfer = {name: values.pop(name) for name in ("purposeful", "gatys")}
+    return {**values, **(transfer[section] if section else {})}
+
+
+def read_yaml(path: Union[str, Path]) -> Dict[str, Any]:
+    """A YAML file's mapping.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, is no YAML, or holds something other than a mapping.
+    """
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{path} should hold 'key: value' lines")
+    return content

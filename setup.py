@@ -1,0 +1,50 @@
+"""Package metadata; every dependency's purpose is in the README."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+)"', (HERE / "fmi/__init__.py").read_text()).group(1)
+
+CUDA = [
+    "nvidia-cudnn-cu11==8.9.6.50",
+    "nvidia-nccl-cu11==2.21.5",
+    "nvidia-cuda-runtime-cu11==11.8.89",
+    "nvidia-cublas-cu11==11.11.3.6",
+    "nvidia-cufft-cu11==10.9.0.58",
+    "nvidia-cusolver-cu11==11.4.1.48",
+    "nvidia-curand-cu11==10.3.0.86",
+    "nvidia-cuda-nvrtc-cu11==11.8.89",
+    "nvidia-nvtx-cu11==11.8.86",
+]
+TEST = ["pytest", "hypothesis", "psutil"]
+
+setup(
+    name="fmi",
+    version=VERSION,
+    description="What does a filter of a convolutional network extract from a picture?",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    packages=find_packages(include=["fmi", "fmi.*"]),
+    package_data={"fmi": ["py.typed"]},
+    python_requires=">=3.8,<3.13",
+    install_requires=[
+        "numpy>=1.23,<2",
+        "pillow",
+        "matplotlib",
+        "pyyaml",
+        "scikit-image",
+        "tqdm",
+        "setuptools; python_version >= '3.12'",
+    ],
+    extras_require={
+        "cpu": ["mxnet==1.9.1"],
+        "cu112": ["mxnet-cu112==1.9.1", *CUDA],
+        "test": TEST,
+        "dev": [*TEST, "ruff", "mypy", "types-PyYAML", "types-tqdm"],
+    },
+    entry_points={"console_scripts": ["fmi=fmi.cli:main"]},
+)
