@@ -1,4 +1,4 @@
-"""fmi: what does a filter of a convolutional network extract from a picture?
+"""What a filter of a convolutional network extracts from a picture.
 
 A reproduction in Apache MXNet (Gluon) of "Every Filter Extracts A Specific Texture In
 Convolutional Neural Networks" (Xia et al., arXiv 1608.04170). The public functions live in

@@ -17,7 +17,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Optional, Union
+from typing import TYPE_CHECKING, Any, Union
 
 from fmi.errors import InputError, SetupError
 
@@ -79,9 +79,7 @@ def _mend_numpy() -> None:
 def _check_distutils() -> None:
     """MXNet imports ``distutils``; on Python 3.12 and later setuptools provides it."""
     if importlib.util.find_spec("distutils") is None:
-        raise SetupError(
-            "MXNet needs distutils, which this Python lacks: pip install setuptools"
-        )
+        raise SetupError("MXNet needs distutils, which this Python lacks: pip install setuptools")
 
 
 def _load_cuda_libraries() -> None:
@@ -117,8 +115,12 @@ def _import_mxnet():  # type: ignore[no-untyped-def]  # MXNet has no type hints
 
 mx = _import_mxnet()
 
-Context = mx.context.Context
-NDArray = mx.nd.NDArray
+if TYPE_CHECKING:  # MXNet has no type hints
+    Context = Any
+    NDArray = Any
+else:
+    Context = mx.context.Context
+    NDArray = mx.nd.NDArray
 
 
 def _gpu_count() -> int:

@@ -53,7 +53,10 @@ def sheet(blocks: Sequence[Block], note: str = "") -> Figure:
     left, gap, title, caption = 0.45, 0.08, 0.35, 0.4
     width = left + widest * (PANEL_INCHES + gap)
     tall = [
-        (title if block.columns else gap) + sum(h) + gap * len(h) + (caption if block.caption else 0)
+        (title if block.columns else gap)
+        + sum(h)
+        + gap * len(h)
+        + (caption if block.caption else 0)
         for block, h in zip(blocks, heights)
     ]
     height = sum(tall) + (0.25 if note else 0)
@@ -67,7 +70,12 @@ def sheet(blocks: Sequence[Block], note: str = "") -> Figure:
                 if panel is None:
                     continue
                 x = left + place * (PANEL_INCHES + gap)
-                box = (x / width, (top - tall_row) / height, PANEL_INCHES / width, tall_row / height)
+                box = (
+                    x / width,
+                    (top - tall_row) / height,
+                    PANEL_INCHES / width,
+                    tall_row / height,
+                )
                 axes = figure.add_axes(box)
                 _draw(axes, panel)
                 if index == 0 and block.columns:
@@ -76,7 +84,9 @@ def sheet(blocks: Sequence[Block], note: str = "") -> Figure:
                     axes.set_ylabel(block.rows[index], fontsize=14, labelpad=4)
             top -= tall_row + gap
         if block.caption:
-            figure.text(0.5, (top - 0.1) / height, block.caption, ha="center", va="top", fontsize=13)
+            figure.text(
+                0.5, (top - 0.1) / height, block.caption, ha="center", va="top", fontsize=13
+            )
             top -= caption
     if note:
         figure.text(1 - gap / width, 0.06 / height, note, ha="right", va="bottom", fontsize=9)
@@ -127,7 +137,7 @@ def tiles(maps: np.ndarray, side: int = 4) -> np.ndarray:
 
 def warped(pixels: np.ndarray, size: Tuple[int, int]) -> np.ndarray:
     """A style picture at the content's height and width, as the published Fig. 5 shows it."""
-    image = Image.fromarray(pixels).resize((size[1], size[0]), Image.LANCZOS)
+    image = Image.fromarray(pixels).resize((size[1], size[0]), Image.Resampling.LANCZOS)
     return np.asarray(image)
 
 
@@ -138,7 +148,5 @@ def save(figure: Figure, stem: Path) -> Tuple[Path, Path]:
         png, lambda beside: figure.savefig(beside, format="png", metadata={"Software": None})
     )
     undated = {"CreationDate": None, "Producer": None, "Creator": None}
-    pictures.write_whole(
-        pdf, lambda beside: figure.savefig(beside, format="pdf", metadata=undated)
-    )
+    pictures.write_whole(pdf, lambda beside: figure.savefig(beside, format="pdf", metadata=undated))
     return png, pdf

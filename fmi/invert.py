@@ -189,7 +189,11 @@ def code(picture: Source, layer: Layers, **options: Any) -> Inversion:
 
 
 def feature_map(
-    picture: Source, layer: Layers, filters: Union[int, Sequence[int]], chain: bool = False, **options: Any
+    picture: Source,
+    layer: Layers,
+    filters: Union[int, Sequence[int]],
+    chain: bool = False,
+    **options: Any,
 ) -> List[Inversion]:
     """Feature map inversion: what a filter extracts from a picture (Eq. 1-2, Fig. 3).
 
@@ -221,11 +225,9 @@ def feature_map(
     lab = _Lab("feature_map", _layers(layer), options)
     chosen = lab.filters(filters)
     now = lab.network(lab.content(picture))
-    labels = [{"filter": index, "chain": chain} for index in chosen]
+    labels: List[Dict[str, Any]] = [{"filter": index, "chain": chain} for index in chosen]
     if chain:
-        labels = [
-            {**label, "filters_before": chosen[:place]} for place, label in enumerate(labels)
-        ]
+        labels = [{**label, "filters_before": chosen[:place]} for place, label in enumerate(labels)]
     found: List[Inversion] = []
     for group in [[place] for place in range(len(chosen))] if chain else [range(len(chosen))]:
         targets = {name: codes.isolate(now[name], [chosen[i] for i in group]) for name in now}
@@ -415,7 +417,9 @@ class _Lab:
         size = pictures.fitted(picture.pixels, self.settings.long_edge) if own else self.size
         return self._prepare("style", picture, size, self.settings.style_scale)
 
-    def _prepare(self, role: str, picture: pictures.Picture, size: Tuple[int, int], scale: float) -> NDArray:
+    def _prepare(
+        self, role: str, picture: pictures.Picture, size: Tuple[int, int], scale: float
+    ) -> NDArray:
         least = vgg.smallest_side(vgg.deepest(self.network.layers))
         if min(size) < least:
             raise InputError(

@@ -35,7 +35,7 @@ class Loss:
 
     terms: Tuple[Term, ...]
 
-    def __add__(self, other: "Loss") -> "Loss":
+    def __add__(self, other: Loss) -> Loss:
         return Loss(self.terms + other.terms)
 
     def __call__(self, code: Mapping[str, NDArray]) -> NDArray:
@@ -45,7 +45,7 @@ class Loss:
             total = total + term(code[term.layer])
         return total
 
-    def take(self, pictures: Sequence[int]) -> "Loss":
+    def take(self, pictures: Sequence[int]) -> Loss:
         """The loss of some of the batch's pictures."""
         chosen = mx.nd.array(list(pictures), ctx=self.terms[0].target.context)
         return Loss(

@@ -220,7 +220,9 @@ def denoised(pixels: np.ndarray, weight: float) -> np.ndarray:
     return np.clip(np.rint(smooth * 255), 0, 255).astype(np.uint8)
 
 
-def save_png(path: Union[str, Path], pixels: np.ndarray, text: Optional[Dict[str, str]] = None) -> None:
+def save_png(
+    path: Union[str, Path], pixels: np.ndarray, text: Optional[Dict[str, str]] = None
+) -> None:
     """Write a PNG whole or not at all, with text chunks.
 
     Raises
@@ -250,7 +252,7 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write(beside)
-        os.replace(beside, path)
+        beside.replace(path)
     except OSError as error:
         raise InputError(f"{path} cannot be written: {error.strerror or error}") from None
     finally:

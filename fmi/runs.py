@@ -144,7 +144,9 @@ def _typed(key: str, value: Any) -> Any:
         if key == "chain" and not isinstance(value, dict):
             return {"1": True, "true": True, "0": False, "false": False}[str(value).lower()]
     except (TypeError, ValueError, KeyError):
-        raise InputError(f"{key}={value!r} is not what {key} takes, such as {_EXAMPLES[key]}") from None
+        raise InputError(
+            f"{key}={value!r} is not what {key} takes, such as {_EXAMPLES[key]}"
+        ) from None
     return str(value) if key in TEXTS else value
 
 
@@ -294,7 +296,12 @@ def _title(path: Path) -> str:
 
 def _fig1(run: Experiment) -> List[figures.Block]:
     """A code before and after each modification, as feature-map tiles."""
-    (file, *_), layer, chosen, tiles = find(run, "pictures"), run["layers"][0], run["filters"][0], run["tiles"]
+    (file, *_), layer, chosen, tiles = (
+        find(run, "pictures"),
+        run["layers"][0],
+        run["filters"][0],
+        run["tiles"],
+    )
     code = invert.activations(file, layer, **run.options())[layer]
     channels = code.shape[1]
     if not 0 <= chosen < channels:
@@ -314,7 +321,9 @@ def _fig1(run: Experiment) -> List[figures.Block]:
         shown = {"layer": layer, "picture": file.stem, "first_map": first, "maps": len(maps)}
         pictures.save_json(run.results / f"{stem}.json", {"title": title, **shown})
     caption = f"{_title(file)}, {layer}: feature maps {first}-{first + len(maps) - 1} of {channels}"
-    return [figures.Block([panels], columns=[title for title, _ in stages.values()], caption=caption)]
+    return [
+        figures.Block([panels], columns=[title for title, _ in stages.values()], caption=caption)
+    ]
 
 
 def _fig2(run: Experiment) -> List[figures.Block]:
@@ -346,7 +355,10 @@ def _fig3(run: Experiment) -> List[figures.Block]:
     compute(run, jobs)
     return [
         figures.Block(
-            [[_panel(run, f"{f.stem}/{layer}_filter{i}") for i in filters] for layer in run["layers"]],
+            [
+                [_panel(run, f"{f.stem}/{layer}_filter{i}") for i in filters]
+                for layer in run["layers"]
+            ],
             rows=run["layers"],
             columns=[str(index) for index in filters],
             caption=f"({chr(97 + n)}) {_title(f)}",
@@ -363,14 +375,17 @@ def _fig4(run: Experiment) -> List[figures.Block]:
         for layer in run["layers"]:
             panels = tuple(Panel(f"{file.stem}/{layer}_draw{i}", {"draw": i}) for i in range(draws))
 
-            def call(missing: Sequence[Panel], file: Path = file, layer: str = layer) -> Found:
+            def call(_: Sequence[Panel], file: Path = file, layer: str = layer) -> Found:
                 return invert.random(file, layer, draws=draws, **run.options())
 
             jobs.append(Job("random", {"content": file}, (layer,), panels, call, together=True))
     compute(run, jobs)
     return [
         figures.Block(
-            [[_panel(run, f"{f.stem}/{layer}_draw{i}") for layer in run["layers"]] for i in range(draws)],
+            [
+                [_panel(run, f"{f.stem}/{layer}_draw{i}") for layer in run["layers"]]
+                for i in range(draws)
+            ],
             columns=run["layers"],
             caption=_title(f) if len(files) > 1 else "",
         )
@@ -397,9 +412,9 @@ def _fig5(run: Experiment) -> List[figures.Block]:
                 reached = (scheme.content_layer, *scheme.style_layers)
                 jobs.append(Job(name, sources, reached, (panel,), call))
     compute(run, jobs)
-    shape = _panel(run, f"{files[0].stem}/{styles[0].stem}_gatys").shape
+    height, width, _ = _panel(run, f"{files[0].stem}/{styles[0].stem}_gatys").shape
     rows = [
-        [figures.warped(pictures.read(style).pixels, shape[:2])]
+        [figures.warped(pictures.read(style).pixels, (height, width))]
         + [_panel(run, f"{f.stem}/{style.stem}_{name}") for f in files for name in methods]
         for style in styles
     ]

@@ -176,7 +176,9 @@ def preset(settings: Union[str, Settings]) -> Settings:
     return PRESETS[settings]
 
 
-def override(settings: Settings, values: Mapping[str, Any], section: Optional[str] = None) -> Settings:
+def override(
+    settings: Settings, values: Mapping[str, Any], section: Optional[str] = None
+) -> Settings:
     """`settings` with single values replaced, each brought to its field's type and checked.
 
     Parameters

@@ -105,7 +105,7 @@ class Network:
 
     layers: Tuple[str, ...]
     filters: Mapping[str, int]  # feature maps of each convolution and relu
-    block: "mx.gluon.SymbolBlock"
+    block: mx.gluon.SymbolBlock
 
     def __call__(self, image: NDArray) -> Dict[str, NDArray]:
         """The codes of all layers for (B, 3, H, W) pictures with the mean subtracted."""
@@ -113,7 +113,9 @@ class Network:
         return dict(zip(self.layers, outputs if isinstance(outputs, list) else [outputs]))
 
 
-def network(arrays: Mapping[str, np.ndarray], layers: Sequence[str], pool: str, ctx: Context) -> Network:
+def network(
+    arrays: Mapping[str, np.ndarray], layers: Sequence[str], pool: str, ctx: Context
+) -> Network:
     """A network that computes the codes of `layers` in one pass.
 
     Parameters
@@ -157,7 +159,9 @@ def network(arrays: Mapping[str, np.ndarray], layers: Sequence[str], pool: str, 
     return Network(names, filters, block)
 
 
-def activation_bytes(filters: Mapping[str, int], layers: Sequence[str], height: int, width: int) -> int:
+def activation_bytes(
+    filters: Mapping[str, int], layers: Sequence[str], height: int, width: int
+) -> int:
     """Memory that one picture's activations and gradients take on the way to `layers`.
 
     Each convolution and each relu keeps its output (float32) for the way back, and gradients

@@ -228,7 +228,9 @@ def _dimensions(count: int) -> int:
     return count
 
 
-def canonical(arrays: Mapping[str, np.ndarray]) -> Tuple[Dict[str, np.ndarray], Tuple[float, float, float]]:
+def canonical(
+    arrays: Mapping[str, np.ndarray],
+) -> Tuple[Dict[str, np.ndarray], Tuple[float, float, float]]:
     """Field names, float32, and the mean colour; Gluon's input scale is folded into conv1_1.
 
     Parameters
@@ -244,7 +246,9 @@ def canonical(arrays: Mapping[str, np.ndarray]) -> Tuple[Dict[str, np.ndarray], 
         If there is no VGG-19 in them, shapes do not fit, or values are not finite.
     """
     plain = {name.split(":")[-1]: array for name, array in arrays.items()}
-    named = {name: plain[name] for conv in vgg.CONVOLUTIONS for name in _pair(conv) if name in plain}
+    named = {
+        name: plain[name] for conv in vgg.CONVOLUTIONS for name in _pair(conv) if name in plain
+    }
     mean = CAFFE_MEAN
     if not named:
         named = _gluon(plain)

@@ -1,0 +1,60 @@
+"""How alike two textures are: colour and Gram matrices, as used to compare panels of figures."""
+
+from __future__ import annotations
+
+from typing import List, Sequence
+
+import numpy as np
+from PIL import Image
+
+from fmi import codes, pictures, vgg
+from fmi._mxnet import context, mx
+from fmi.weights import Weights
+
+LAYERS = ("relu1_1", "relu2_1")
+SIZE = (250, 187)  # width and height of a panel in the published Fig. 3
+TRIM = 6  # pixels a side, the published panels' frames and the rim of zero padding
+
+
+def descriptors(panels: Sequence[np.ndarray], weights: Weights) -> List[List[np.ndarray]]:
+    """What is compared of each panel: its mean colour and two Gram matrices per position.
+
+    Parameters
+    ----------
+    panels
+        (H, W, 3) uint8 RGB each, of any size.
+    weights
+        The network whose relu1_1 and relu2_1 are taken.
+
+    Returns
+    -------
+    list of list of numpy.ndarray
+        For each panel (3,), (C, C) of relu1_1 and (C, C) of relu2_1.
+    """
+    device = context("cpu")
+    network = vgg.network(weights.arrays, LAYERS, "avg", device)
+    found = []
+    for panel in panels:
+        image = np.asarray(Image.fromarray(panel).resize(SIZE, Image.Resampling.LANCZOS))
+        image = image[TRIM:-TRIM, TRIM:-TRIM].astype(np.float32)
+        code = network(mx.nd.array(pictures.from_rgb(image, weights.mean), ctx=device))
+        grams = [codes.gram(code[name]).asnumpy()[0] / code[name][0, 0].size for name in LAYERS]
+        found.append([image.mean(axis=(0, 1)), *grams])
+    return found
+
+
+def distance(first: Sequence[np.ndarray], second: Sequence[np.ndarray]) -> float:
+    """``||p - q|| / (||p|| + ||q||)`` added up over two panels' descriptors: 0 to 3."""
+    total = 0.0
+    for p, q in zip(first, second):
+        size = float(np.linalg.norm(p) + np.linalg.norm(q))
+        total += float(np.linalg.norm(p - q)) / size if size else 0.0
+    return total
+
+
+def table(
+    rows: Sequence[np.ndarray], columns: Sequence[np.ndarray], weights: Weights
+) -> np.ndarray:
+    """Distances of every panel in `rows` to every one in `columns`: (len(rows), len(columns))."""
+    left, right = descriptors(rows, weights), descriptors(columns, weights)
+    return np.array([[distance(p, q) for q in right] for p in left])

@@ -1,0 +1,80 @@
+"""VGG-19: names, truncation, codes against NumPy, frozen parameters, missing layers."""
+
+import numpy as np
+import oracle
+import pytest
+from conftest import random_arrays
+
+from fmi import vgg
+from fmi._mxnet import mx
+from fmi.errors import InputError
+
+
+def test_layers_are_those_of_the_paper():
+    assert len(vgg.CONVOLUTIONS) == 16
+    filters = {name: vgg.FILTERS[int(name[4]) - 1] for name in vgg.CONVOLUTIONS}
+    assert sum(filters.values()) == 5504  # paper, section 3.1
+    assert vgg.LAYERS[:5] == ("conv1_1", "relu1_1", "conv1_2", "relu1_2", "pool1")
+    assert vgg.LAYERS[-1] == "relu5_4"
+    assert vgg.smallest_side("relu1_2") == 1
+    assert vgg.smallest_side("relu5_1") == 16
+
+
+@pytest.mark.parametrize("size", [(32, 32), (37, 50)])
+def test_all_codes_in_one_pass_agree_with_numpy(arrays, size):
+    layers = ["relu5_4", "relu1_1", "pool2", "conv3_2", "relu4_1"]
+    image = np.random.RandomState(0).uniform(-120, 130, (3, *size)).astype(np.float32)
+    network = vgg.network(arrays, layers, "avg", mx.cpu())
+    found = network(mx.nd.array(image[None]))
+    wanted = oracle.Network(arrays, "relu5_4").codes(image)
+    assert list(found) == layers
+    for name in layers:
+        np.testing.assert_allclose(found[name].asnumpy()[0], wanted[name], rtol=1e-3, atol=1e-3)
+        assert found[name].shape[1] == network.filters[name]
+
+
+def test_max_pooling_takes_the_largest(arrays):
+    image = np.random.RandomState(0).uniform(-120, 130, (1, 3, 9, 8)).astype(np.float32)
+    found = vgg.network(arrays, ["relu1_2", "pool1"], "max", mx.cpu())(mx.nd.array(image))
+    before, after = (found[name].asnumpy()[0] for name in ("relu1_2", "pool1"))
+    assert after.shape[1:] == (4, 4)  # rounded down
+    np.testing.assert_array_equal(after[:, 1, 2], before[:, 2:4, 4:6].max(axis=(1, 2)))
+
+
+def test_network_ends_at_the_deepest_layer_and_is_frozen(arrays):
+    network = vgg.network(arrays, ["relu1_1", "relu2_1"], "avg", mx.cpu())
+    parameters = network.block.collect_params()
+    assert set(parameters) == {
+        f"{name}_{kind}"
+        for name in ("conv1_1", "conv1_2", "conv2_1")
+        for kind in ("weight", "bias")
+    }
+    assert {p.grad_req for p in parameters.values()} == {"null"}
+
+
+def test_missing_convolution_is_named(arrays):
+    some = {k: v for k, v in arrays.items() if not k.startswith(("conv3_3", "conv4"))}
+    vgg.network(some, ["relu3_2"], "avg", mx.cpu())
+    with pytest.raises(InputError, match="the weights lack conv3_3, which relu4_2 needs"):
+        vgg.network(some, ["relu4_2"], "avg", mx.cpu())
+
+
+def test_unknown_layer_names_the_nearest():
+    with pytest.raises(InputError, match=r"unknown layer 'relu32'; did you mean .*relu3_2"):
+        vgg.check_layer("relu32")
+    with pytest.raises(InputError, match="unknown layer 'relu5_5'; did you mean relu5_"):
+        vgg.check_layer("relu5_5")
+
+
+def test_all_five_layers_of_the_full_width():
+    arrays = random_arrays(filters=vgg.FILTERS, seed=0)
+    layers = ["relu1_2", "relu2_2", "relu3_2", "relu4_2", "relu5_2"]
+    image = np.random.RandomState(0).uniform(-120, 130, (1, 3, 33, 40)).astype(np.float32)
+    found = vgg.network(arrays, layers, "avg", mx.cpu())(mx.nd.array(image))
+    shapes = [found[name].shape[1:] for name in layers]
+    assert shapes == [(64, 33, 40), (128, 16, 20), (256, 8, 10), (512, 4, 5), (512, 2, 2)]
+    wanted = oracle.Network(arrays, "relu5_2").codes(image[0])
+    for name in layers:
+        np.testing.assert_allclose(
+            found[name].asnumpy()[0], wanted[name], rtol=1e-3, atol=1e-4 * wanted[name].max()
+        )
