@@ -28,8 +28,8 @@ import fmi
 from fmi import codes, descent, losses, pictures, vgg
 from fmi import settings as presets
 from fmi import weights as weights_
-from fmi._mxnet import Context, NDArray, context, mx
-from fmi.errors import InputError, unknown
+from fmi._mxnet import Context, NDArray, compute_type, context, mx
+from fmi.errors import InputError
 from fmi.losses import Loss
 from fmi.pictures import Source
 from fmi.settings import Settings
@@ -58,7 +58,7 @@ class Options:
     ctx
         Device; ``None``: a GPU where one works, else the CPU.
     precision
-        ``"float32"``.
+        ``"float32"``, ``"bfloat16"``, or ``"auto"`` (see :func:`fmi._mxnet.compute_type`).
     progress
         Whether to show a progress bar; ``None``: in a terminal or a notebook.
     callback
@@ -383,21 +383,22 @@ class _Lab:
         section = function if function in ("purposeful", "gatys") else None
         overrides = {k: v for k, v in options.items() if k not in known}
         self.settings = presets.override(presets.preset(self.options.settings), overrides, section)
-        if self.options.precision != "float32":
-            raise unknown("precision", self.options.precision, ("float32",))
         if section:
             self.scheme = getattr(self.settings, section)
             layers = [self.scheme.content_layer, *self.scheme.style_layers]
         self.weights = weights_.load(self.options.weights, layers)
         self.ctx = context(self.options.ctx)
-        self.network = vgg.network(self.weights.arrays, layers, self.settings.pool, self.ctx)
+        self.precision = compute_type(self.options.precision, self.ctx)
+        self.network = vgg.network(
+            self.weights.arrays, layers, self.settings.pool, self.ctx, self.precision
+        )
         self.size = (0, 0)
         self.record: Dict[str, Any] = {
             "function": function,
             "layers": list(layers),
             "settings": presets.as_dict(self.settings, section),
             "seed": self.options.seed,
-            "precision": self.options.precision,
+            "precision": self.precision,
             "device": str(self.ctx),
             "weights": self.weights.describe(),
             "pictures": {},

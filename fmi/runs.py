@@ -22,7 +22,7 @@ from tqdm.auto import tqdm
 from fmi import codes, figures, invert, pictures, vgg
 from fmi import settings as presets
 from fmi import weights as weights_
-from fmi._mxnet import context
+from fmi._mxnet import compute_type, context
 from fmi.errors import InputError, unknown
 
 log = logging.getLogger(__name__)
@@ -202,14 +202,15 @@ def key(run: Experiment, job: Job, panel: Panel) -> str:
     section = job.function if job.function in ("purposeful", "gatys") else None
     base = presets.preset(run["settings"])
     options = invert.Options(**{k: v for k, v in run.options().items() if k in _OPTIONS})
+    device = context(options.ctx)
     content = {
         "function": job.function,
         "layers": job.layers,
         "place": dict(panel.place),
         "settings": presets.as_dict(presets.override(base, run.overrides, section), section),
         "seed": options.seed,
-        "precision": options.precision,
-        "device": str(context(options.ctx)),
+        "precision": compute_type(options.precision, device),
+        "device": str(device),
         "weights": weights_.load(options.weights, job.layers).sha256,
         "pictures": {role: pictures.read(path).sha256 for role, path in job.sources.items()},
         "versions": invert.versions(),

@@ -7,11 +7,11 @@ Any number of filters a layer is possible; it follows from the weights.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Dict, List, Mapping, Sequence, Tuple
+from typing import Any, Dict, List, Mapping, Sequence, Tuple
 
 import numpy as np
 
-from fmi._mxnet import Context, NDArray, mx
+from fmi._mxnet import BFLOAT16, Context, NDArray, mx
 from fmi.errors import InputError, unknown
 
 BLOCKS = (2, 2, 4, 4, 4)  # convolutions a block
@@ -60,7 +60,9 @@ def smallest_side(layer: str) -> int:
     return int(2 ** sum(name.startswith("pool") for name in LAYERS[: LAYERS.index(layer) + 1]))
 
 
-def symbol(layers: Sequence[str], shapes: Mapping[str, Tuple[int, ...]], pool: str):  # type: ignore[no-untyped-def]
+def symbol(
+    layers: Sequence[str], shapes: Mapping[str, Tuple[int, ...]], pool: str, dtype: Any = np.float32
+) -> Any:
     """The symbol whose outputs are the codes of `layers`, in their order.
 
     Parameters
@@ -72,14 +74,19 @@ def symbol(layers: Sequence[str], shapes: Mapping[str, Tuple[int, ...]], pool: s
     pool
         ``"avg"`` (2016 code) or ``"max"`` (VGG-19 as it was trained); 2x2, stride 2, the size
         rounded down.
+    dtype
+        Number format of weights and activations; the picture and the codes are float32.
     """
     end = LAYERS.index(deepest(layers))
+    reduced = dtype is not np.float32
     node = mx.sym.var("data", dtype="float32")
+    if reduced:
+        node = mx.sym.amp_cast(node, dtype=dtype)
     nodes = {}
     for name in LAYERS[: end + 1]:
         if name.startswith("conv"):
             weight, bias = (
-                mx.sym.var(f"{name}_{kind}", shape=shapes[f"{name}_{kind}"], dtype="float32")
+                mx.sym.var(f"{name}_{kind}", shape=shapes[f"{name}_{kind}"], dtype=dtype)
                 for kind in ("weight", "bias")
             )
             node = mx.sym.Convolution(
@@ -96,7 +103,8 @@ def symbol(layers: Sequence[str], shapes: Mapping[str, Tuple[int, ...]], pool: s
         else:
             node = mx.sym.Pooling(node, kernel=(2, 2), stride=(2, 2), pool_type=pool, name=name)
         nodes[name] = node
-    return mx.sym.Group([nodes[name] for name in layers])
+    codes = [nodes[name] for name in layers]
+    return mx.sym.Group([mx.sym.amp_cast(c, dtype="float32") for c in codes] if reduced else codes)
 
 
 @dataclass(frozen=True)
@@ -114,7 +122,11 @@ class Network:
 
 
 def network(
-    arrays: Mapping[str, np.ndarray], layers: Sequence[str], pool: str, ctx: Context
+    arrays: Mapping[str, np.ndarray],
+    layers: Sequence[str],
+    pool: str,
+    ctx: Context,
+    precision: str = "float32",
 ) -> Network:
     """A network that computes the codes of `layers` in one pass.
 
@@ -129,6 +141,8 @@ def network(
         ``"avg"`` or ``"max"``.
     ctx
         Device.
+    precision
+        ``"float32"`` or ``"bfloat16"``; the picture and the codes are float32 in either case.
 
     Raises
     ------
@@ -141,13 +155,16 @@ def network(
         if f"{name}_weight" not in arrays or f"{name}_bias" not in arrays:
             raise InputError(f"the weights lack {name}, which {deepest(names)} needs")
     shapes = {key: tuple(value.shape) for key, value in arrays.items()}
+    dtype = BFLOAT16 if precision == "bfloat16" else np.float32
     inputs = mx.sym.var("data", dtype="float32")
-    block = mx.gluon.SymbolBlock(symbol(names, shapes, pool), inputs)
+    block = mx.gluon.SymbolBlock(symbol(names, shapes, pool, dtype), inputs)
     parameters = block.collect_params()
     parameters.setattr("grad_req", "null")  # gradients for the picture alone
     for key, parameter in parameters.items():
+        values = mx.nd.array(arrays[key], ctx=ctx, dtype="float32")
+        parameter.dtype = dtype
         parameter.initialize(mx.init.Zero(), ctx=ctx)
-        parameter.set_data(mx.nd.array(arrays[key], ctx=ctx, dtype="float32"))
+        parameter.set_data(values if dtype is np.float32 else mx.nd.amp_cast(values, dtype=dtype))
     block.hybridize(static_alloc=True, static_shape=True)
     filters = {}
     for name in needed:

@@ -1,11 +1,15 @@
 """VGG-19: names, truncation, codes against NumPy, frozen parameters, missing layers."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import oracle
 import pytest
 from conftest import random_arrays
 
-from fmi import vgg
+from fmi import _mxnet, vgg
 from fmi._mxnet import mx
 from fmi.errors import InputError
 
@@ -78,3 +82,25 @@ def test_all_five_layers_of_the_full_width():
         np.testing.assert_allclose(
             found[name].asnumpy()[0], wanted[name], rtol=1e-3, atol=1e-4 * wanted[name].max()
         )
+
+
+def test_bfloat16_gives_nearly_the_same_codes_in_float32(arrays):
+    if "avx512bw" not in _mxnet._cpu_flags():
+        pytest.skip("this CPU has no AVX-512")
+    image = mx.nd.random.uniform(-120, 130, (1, 3, 33, 40))
+    exact = vgg.network(arrays, ["relu1_1", "relu3_2"], "avg", mx.cpu())(image)
+    close = vgg.network(arrays, ["relu1_1", "relu3_2"], "avg", mx.cpu(), "bfloat16")(image)
+    for name, values in exact.items():
+        assert close[name].dtype == np.float32
+        difference = (close[name] - values).norm() / values.norm()
+        assert 0 < difference.asscalar() < 0.02
+
+
+def test_amx_leaves_nothing_behind_for_processes_started_from_here():
+    assert "DNNL_MAX_CPU_ISA" not in os.environ
+    code = "from fmi import _mxnet; print(_mxnet.AMX)"
+    run = [sys.executable, "-c", code]
+    for value, wanted in [("0", "False"), ("1", str(_mxnet.AMX))]:
+        environment = {**os.environ, "FMI_AMX": value, "PYTHONWARNINGS": "ignore"}
+        out = subprocess.run(run, env=environment, capture_output=True, text=True, check=True)
+        assert out.stdout.strip() == wanted
