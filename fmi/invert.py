@@ -374,6 +374,48 @@ def _layers(layer: Layers) -> List[str]:
     return [vgg.check_layer(name) for name in names]
 
 
+def check_size(picture: pictures.Picture, size: Tuple[int, int], layer: str) -> None:
+    """Refuse a picture of which nothing would be left at `layer`.
+
+    Parameters
+    ----------
+    picture
+        Named in the message.
+    size
+        Height and width after resizing.
+    layer
+        The deepest layer that is asked for.
+
+    Raises
+    ------
+    InputError
+        With the smallest side that works.
+    """
+    least = vgg.smallest_side(layer)
+    if min(size) < least:
+        raise InputError(
+            f"{picture.name} is {size[1]} x {size[0]} pixels after resizing, too small for"
+            f" {layer}, which needs {least} a side; raise long_edge"
+        )
+
+
+def check_filters(filters: Sequence[int], layer: str, count: int) -> None:
+    """Refuse filters that a layer of `count` filters has not.
+
+    Raises
+    ------
+    InputError
+        For the first such filter, or if there is none at all.
+    """
+    if not filters:
+        raise InputError("no filter is given; name at least one, counted from 0")
+    for index in filters:
+        if not 0 <= index < count:
+            raise InputError(
+                f"{layer} has no filter {index}: it has {count}, counted 0 to {count - 1}"
+            )
+
+
 class _Lab:
     """What the functions above share: settings, network, device, pictures, the record of it all."""
 
@@ -421,12 +463,7 @@ class _Lab:
     def _prepare(
         self, role: str, picture: pictures.Picture, size: Tuple[int, int], scale: float
     ) -> NDArray:
-        least = vgg.smallest_side(vgg.deepest(self.network.layers))
-        if min(size) < least:
-            raise InputError(
-                f"{picture.name} is {size[1]} x {size[0]} pixels after resizing, too small for"
-                f" {vgg.deepest(self.network.layers)}, which needs {least} a side; raise long_edge"
-            )
+        check_size(picture, size, vgg.deepest(self.network.layers))
         self.record["pictures"][role] = picture.describe()
         s = self.settings
         return self.to_device(
@@ -442,14 +479,7 @@ class _Lab:
         """The filters as a list, each one checked against every layer."""
         chosen = [filters] if isinstance(filters, (int, np.integer)) else list(filters)
         for name in self.network.layers:
-            count = self.network.filters[name]
-            for index in chosen:
-                if not 0 <= index < count:
-                    raise InputError(
-                        f"{name} has no filter {index}: it has {count}, counted 0 to {count - 1}"
-                    )
-        if not chosen:
-            raise InputError("no filter is given; name at least one, counted from 0")
+            check_filters(chosen, name, self.network.filters[name])
         return [int(index) for index in chosen]
 
     def note_silent(self, layer: str, values: NDArray) -> None:

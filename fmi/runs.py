@@ -72,6 +72,10 @@ class Experiment:
         """The folder for everything that is written."""
         return Path(self.values.get("results", f"results/{self.figure}"))
 
+    def settings(self, section: Optional[str] = None) -> presets.Settings:
+        """The settings of its inversions, or of one of the style transfers."""
+        return presets.override(presets.preset(self["settings"]), self.overrides, section)
+
     def options(self) -> Dict[str, Any]:
         """Keywords for the functions of :mod:`fmi.invert`."""
         given = ("settings", "seed", "weights", "ctx", "precision")
@@ -190,6 +194,11 @@ class Job:
     call: Callable[[Sequence[Panel]], Found]
     together: bool = False  # one missing panel asks for all of them
 
+    @property
+    def section(self) -> Optional[str]:
+        """Which style transfer's settings it needs, if any."""
+        return self.function if self.function in ("purposeful", "gatys") else None
+
 
 def find(run: Experiment, names: str) -> List[Path]:
     """The files of the pictures listed under a key: in PICTURES=dir, FMI_PICTURES or pictures/."""
@@ -199,15 +208,14 @@ def find(run: Experiment, names: str) -> List[Path]:
 
 def key(run: Experiment, job: Job, panel: Panel) -> str:
     """Digest of everything that the panel depends on."""
-    section = job.function if job.function in ("purposeful", "gatys") else None
-    base = presets.preset(run["settings"])
+    section = job.section
     options = invert.Options(**{k: v for k, v in run.options().items() if k in _OPTIONS})
     device = context(options.ctx)
     content = {
         "function": job.function,
         "layers": job.layers,
         "place": dict(panel.place),
-        "settings": presets.as_dict(presets.override(base, run.overrides, section), section),
+        "settings": presets.as_dict(run.settings(section), section),
         "seed": options.seed,
         "precision": compute_type(options.precision, device),
         "device": str(device),
@@ -236,6 +244,25 @@ def _undenoised(stem: Path) -> Path:
     return stem.with_name(f"{stem.name}_undenoised.png")
 
 
+def check(run: Experiment, job: Job) -> None:
+    """Refuse what cannot be computed before anything is.
+
+    Raises
+    ------
+    InputError
+        For a picture too small for its layers, weights that lack one, or a filter that is not.
+    """
+    weights = weights_.load(run.options().get("weights", "auto"), job.layers)
+    settings = run.settings(job.section)
+    for path in job.sources.values():
+        picture = pictures.read(path)
+        size = pictures.fitted(picture.pixels, settings.long_edge)
+        invert.check_size(picture, size, vgg.deepest(job.layers))
+    if job.function == "feature_map":
+        count = len(weights.arrays[vgg.convolutions_before(job.layers[0])[-1] + "_bias"])
+        invert.check_filters([p.place["filter"] for p in job.panels], job.layers[0], count)
+
+
 def compute(run: Experiment, jobs: Sequence[Job]) -> None:
     """Compute the panels that are not there yet and save each.
 
@@ -244,6 +271,8 @@ def compute(run: Experiment, jobs: Sequence[Job]) -> None:
     KeyboardInterrupt
         After Ctrl-C, once all finished panels are saved.
     """
+    for job in jobs:
+        check(run, job)
     plan = []
     for job in jobs:
         keys = {panel.stem: key(run, job, panel) for panel in job.panels}
@@ -297,16 +326,11 @@ def _title(path: Path) -> str:
 
 def _fig1(run: Experiment) -> List[figures.Block]:
     """A code before and after each modification, as feature-map tiles."""
-    (file, *_), layer, chosen, tiles = (
-        find(run, "pictures"),
-        run["layers"][0],
-        run["filters"][0],
-        run["tiles"],
-    )
+    file, layer, chosen = find(run, "pictures")[0], run["layers"][0], run["filters"][0]
+    tiles = run["tiles"]
     code = invert.activations(file, layer, **run.options())[layer]
     channels = code.shape[1]
-    if not 0 <= chosen < channels:
-        raise InputError(f"{layer} has no filter {chosen}: it has {channels}, counted from 0")
+    invert.check_filters([chosen], layer, channels)
     shares = codes.simplex_shares(np.random.RandomState(run.values.get("seed", 0)), channels)
     stages = {
         "code": ("code", code),
@@ -398,12 +422,11 @@ def _fig5(run: Experiment) -> List[figures.Block]:
     """Rows of styles; the style, then Gatys and PMCI for each content picture."""
     files, styles = find(run, "pictures"), find(run, "styles")
     methods = {"gatys": invert.gatys, "purposeful": invert.purposeful}
-    base = presets.preset(run["settings"])
     jobs = []
     for style in styles:
         for file in files:
             for name, method in methods.items():
-                scheme = getattr(presets.override(base, run.overrides, name), name)
+                scheme = getattr(run.settings(name), name)
                 sources = {"content": file, "style": style}
                 panel = Panel(f"{file.stem}/{style.stem}_{name}", {})
 

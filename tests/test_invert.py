@@ -1,0 +1,166 @@
+"""The public functions: what they take, what they refuse, and what an Inversion holds."""
+
+import json
+import logging
+
+import numpy as np
+import pytest
+from conftest import smooth_picture
+from PIL import Image
+
+import fmi.invert
+from fmi.errors import InputError
+from fmi.settings import PAPER
+
+QUICK = {"long_edge": 48, "steps": 3, "stop": 0, "progress": False}
+
+
+@pytest.fixture
+def options(small_weights):
+    return {**QUICK, "weights": small_weights}
+
+
+def test_an_inversion_holds_all_that_is_needed_to_repeat_it(picture, options, small_weights):
+    (found,) = fmi.invert.feature_map(picture, "relu2_1", 2, seed=9, **options)
+    record = json.loads(json.dumps(found.settings))
+    assert record["function"] == "feature_map"
+    assert (record["layers"], record["filter"], record["seed"]) == (["relu2_1"], 2, 9)
+    assert record["settings"]["learning_rate"] == 0.1
+    assert record["weights"]["sha256"] == fmi.invert.weights_.read(small_weights).sha256
+    assert (record["precision"], record["device"]) == ("float32", "cpu(0)")
+    assert set(record["versions"]) == {"fmi", "mxnet", "numpy", "python"}
+    assert record["pictures"]["content"]["width"] == 48
+    overrides = {"steps": 3, "stop": 0, "long_edge": 48}
+    again = fmi.invert.feature_map(
+        picture, *record["layers"], record["filter"], weights=small_weights, seed=9, **overrides
+    )
+    assert np.array_equal(found.array, again[0].array)
+
+
+def test_array_and_image(picture, options):
+    found = fmi.invert.code(picture, "relu1_1", **options)
+    assert (found.array.shape, found.array.dtype) == ((36, 48, 3), np.float32)
+    assert (found.image.size, found.image.mode) == ((48, 36), "RGB")
+    assert np.array_equal(
+        np.asarray(found.undenoised), np.clip(found.array, 0, 255).astype(np.uint8)
+    )
+    assert not np.array_equal(np.asarray(found.undenoised), np.asarray(found.image))
+    assert found._repr_png_().startswith(b"\x89PNG")
+    assert "3 steps, stopped by steps" in repr(found)
+
+
+def test_save_writes_png_text_and_json(picture, options, tmp_path):
+    found = fmi.invert.code(picture, "relu1_1", **options)
+    found.save(tmp_path / "x.png")
+    with Image.open(tmp_path / "x.png") as image:
+        assert np.array_equal(np.asarray(image), np.asarray(found.image))
+        assert json.loads(image.text["fmi"]) == found.describe()
+    record = json.loads((tmp_path / "x.json").read_text())
+    assert record["loss"] == found.loss
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["x.json", "x.png"]
+    with pytest.raises(InputError, match="x.jpg: an inversion is saved as .png"):
+        found.save(tmp_path / "x.jpg")
+    with pytest.raises(InputError, match="cannot be written"):
+        found.save(tmp_path / "x.json" / "y.png")
+
+
+def test_init_is_where_the_descent_starts(picture, options):
+    init = np.full((36, 48, 3), 99, dtype=np.float32)
+    first = []
+    found = fmi.invert.code(
+        picture, "relu1_1", init=init, callback=lambda s: first.append(s.arrays[0]), **options
+    )
+    assert np.abs(first[0] - 99).max() <= 1.1  # one step of at most rate x (clip + decay)
+    assert len(found.settings["init"]) == 64
+    with pytest.raises(InputError, match=r"init should be \(H, W, 3\) = \(36, 48, 3\)"):
+        fmi.invert.code(picture, "relu1_1", init=init[:-1], **options)
+
+
+def test_single_settings_and_presets(picture, options):
+    found = fmi.invert.code(picture, "relu2_1", settings="paper", pool="max", **options)
+    assert found.settings["settings"]["pool"] == "max"
+    assert found.settings["settings"]["preset"] == "paper"
+    same = fmi.invert.code(picture, "relu2_1", settings=PAPER, pool="max", **options)
+    assert np.array_equal(found.array, same.array)
+    other = fmi.invert.code(picture, "relu2_1", **options)
+    assert np.abs(found.array - other.array).max() > 0.1
+
+
+def test_several_layers_together(picture, options):
+    found = fmi.invert.code(picture, ["relu1_1", "relu2_1"], **options)
+    assert found.settings["layers"] == ["relu1_1", "relu2_1"]
+    alone = [fmi.invert.code(picture, n, **options).loss[0] for n in ("relu1_1", "relu2_1")]
+    assert found.loss[0] == pytest.approx(sum(alone), rel=1e-4)
+
+
+def test_a_style_of_its_own_size_asks_for_as_much_energy_a_position(picture, options):
+    """In preset PAPER a style twice as large, of the same texture, asks for the same."""
+    tile = smooth_picture(32, 32, seed=4)
+    once, twice = np.tile(tile, (3, 3, 1)), np.tile(tile, (6, 6, 1))
+    paper = {**options, "settings": "paper", "style_layers": ("relu1_1",), "anti_aliasing": False}
+    small = fmi.invert.purposeful(once[:32, :32], once[:32, :32], **{**paper, "long_edge": 32})
+    assert small.loss[0] > 0
+    for function in (fmi.invert.purposeful, fmi.invert.gatys):
+        options_32 = {**paper, "content_layer": "relu1_1", "long_edge": 96}
+        one = function(once, once, **options_32)
+        two = function(once, twice[:96, :96], **options_32)
+        assert one.loss[0] == pytest.approx(two.loss[0], rel=1e-5)
+        assert function(once, 255 - once, **options_32).loss[0] != pytest.approx(
+            one.loss[0], rel=0.01
+        )
+
+
+def test_silent_feature_maps_are_reported(arrays, options, tmp_path, caplog):
+    dead = {k: v.copy() for k, v in arrays.items()}
+    dead["conv1_1_weight"][1] = 0
+    dead["conv1_1_bias"][1] = -1
+    path = tmp_path / "dead.npz"
+    np.savez(path, **dead)
+    with caplog.at_level(logging.WARNING):
+        (found,) = fmi.invert.random(
+            smooth_picture(36, 48), "relu1_1", **{**options, "weights": path}
+        )
+    assert found.settings["silent_feature_maps"] == {"relu1_1": [1]}
+    assert "relu1_1: 1 feature maps sum to 0 and stay 0: [1]" in caplog.text
+    assert np.isfinite(found.array).all()
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda p, o: fmi.invert.code(p, "relu3", **o), "unknown layer 'relu3'; did you mean"),
+        (lambda p, o: fmi.invert.code(p, [], **o), "no layer is given"),
+        (
+            lambda p, o: fmi.invert.feature_map(p, "relu1_1", [0, 4], **o),
+            "relu1_1 has no filter 4: it has 4, counted 0 to 3",
+        ),
+        (lambda p, o: fmi.invert.feature_map(p, "relu1_1", -1, **o), "relu1_1 has no filter -1"),
+        (lambda p, o: fmi.invert.feature_map(p, "relu1_1", [], **o), "no filter is given"),
+        (
+            lambda p, o: fmi.invert.random(p, "relu1_1", draws=0, **o),
+            "draws=0 should be at least 1",
+        ),
+        (lambda p, o: fmi.invert.code(p, "relu1_1", step=3, **o), "unknown setting 'step'"),
+        (lambda p, o: fmi.invert.gatys(p, p, stylelayers="x", **o), "did you mean style_layers"),
+        (lambda p, o: fmi.invert.gatys(p, p, style_layers="x", **o), "unknown layer 'x'"),
+        (lambda p, o: fmi.invert.code("no.png", "relu1_1", **o), "no.png cannot be read"),
+        (
+            lambda p, o: fmi.invert.code(p, "relu5_1", **{**o, "long_edge": 20}),
+            "too small for relu5_1, which needs 16 a side; raise long_edge",
+        ),
+        (lambda p, o: fmi.invert.code(p, "relu1_1", ctx="gpu(7)", **o), "ctx='gpu(7)' asks for"),
+        (lambda p, o: fmi.invert.code(p, "relu1_1", precision="half", **o), "unknown precision"),
+    ],
+)
+def test_what_cannot_be_used_is_refused(picture, options, call, message):
+    with pytest.raises(InputError) as error:
+        call(picture, options)
+    assert message in str(error.value)
+
+
+def test_weights_that_lack_the_layer(arrays, picture, tmp_path):
+    path = tmp_path / "vgg19_start.npz"
+    np.savez(path, **{k: v for k, v in arrays.items() if k.startswith(("conv1", "conv2_1"))})
+    fmi.invert.code(picture, "relu2_1", weights=path, **QUICK)
+    with pytest.raises(InputError, match="lacks conv2_2"):
+        fmi.invert.code(picture, "relu3_1", weights=path, **QUICK)

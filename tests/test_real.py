@@ -1,0 +1,81 @@
+"""On the real VGG-19 and the paper's pictures, where FMI_MODELS and FMI_PICTURES name them.
+
+FMI_PUBLISHED names a folder with the authors' Fig. 3 (fig3_golden_gate.png). FMI_FULL=1 runs
+all of Fig. 3 that blocks 1-3 reach, which takes an hour on a laptop; otherwise two panels.
+"""
+
+import os
+
+import numpy as np
+import pytest
+
+import fmi.invert
+from experiments import compare
+from fmi import distance, weights
+
+FULL = os.environ.get("FMI_FULL") == "1"
+LAYERS = ("relu1_2", "relu2_2", "relu3_2")
+
+
+def panels(real_pictures, real_weights, layers, filters, **options):
+    """Chained panels of the Golden Gate Bridge by layer and filter."""
+    found = {}
+    for layer in layers:
+        inversions = fmi.invert.feature_map(
+            real_pictures / "golden_gate.jpg", layer, filters, weights=real_weights, **options
+        )
+        for index, inversion in zip(filters, inversions):
+            found[layer, index] = np.asarray(inversion.image)
+    return found
+
+
+def test_first_panels_of_the_published_fig_3(real_pictures, real_weights, published_fig3):
+    """Filter 0 of relu1_2 and relu2_2, far enough down to know them from the other panels."""
+    mine = panels(real_pictures, real_weights, LAYERS[:2], [0], chain=True, steps=60)
+    theirs = compare.published(published_fig3)
+    result = compare.compare(mine, theirs, weights.read(real_weights))
+    assert all(nearest for _, nearest in result.values()), result
+    assert max(value for value, _ in result.values()) < 0.25, result
+
+
+@pytest.mark.full
+@pytest.mark.skipif(not FULL, reason="FMI_FULL=1 is not set: this takes an hour")
+def test_published_fig_3(real_pictures, real_weights, published_fig3):
+    mine = panels(real_pictures, real_weights, LAYERS, range(5), chain=True)
+    theirs = compare.published(published_fig3)
+    result = compare.compare(mine, theirs, weights.read(real_weights))
+    assert all(nearest for _, nearest in result.values()), result
+    assert np.median([value for value, _ in result.values()]) <= 0.12, result
+
+
+def test_codes_of_the_golden_gate_bridge(real_pictures, real_weights):
+    """Mean activations at 256 pixels, which tell the original Caffe weights from rescaled ones."""
+    layers = ["relu1_1", "relu1_2", "relu2_1", "relu2_2", "relu3_1", "relu3_2", "relu3_4"]
+    found = fmi.invert.activations(
+        real_pictures / "golden_gate.jpg", layers, weights=real_weights, long_edge=256
+    )
+    means = [float(found[name].mean().asscalar()) for name in layers]
+    assert means == pytest.approx([21, 98, 93, 95, 78, 91, 276], abs=1)
+
+
+def test_code_inversion_finds_the_picture_again(real_pictures, real_weights):
+    found = fmi.invert.code(
+        real_pictures / "golden_gate.jpg", "relu2_1", weights=real_weights, long_edge=96
+    )
+    original = fmi.invert.pictures.read(real_pictures / "golden_gate.jpg").pixels
+    resized = fmi.invert.pictures.to_network(
+        original, found.array.shape[:2], 256, (0, 0, 0), "constant", False
+    )[0].transpose(1, 2, 0)
+    difference = np.clip(found.array, 0, 255) - resized
+    assert np.sqrt((difference[4:-4, 4:-4] ** 2).mean()) < 12
+    assert found.loss[-1] < 0.01 * found.loss[0]
+
+
+def test_distance_is_zero_to_itself_and_symmetric(real_weights):
+    random = np.random.RandomState(0)
+    images = [random.randint(0, 256, (60, 80, 3), dtype=np.uint8) for _ in range(2)]
+    images.append(np.full((60, 80, 3), 128, np.uint8))
+    table = distance.table(images, images, weights.read(real_weights))
+    assert np.diag(table).max() < 1e-6
+    np.testing.assert_allclose(table, table.T)
+    assert table[0, 1] < table[0, 2]

@@ -1,0 +1,97 @@
+"""Importing fmi where MXNet is missing, doubled, or beside NumPy 2; what import costs."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from fmi import _mxnet
+from fmi.errors import InputError, SetupError
+
+
+def run(code, folder=None):
+    environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
+    if folder:
+        environment["PYTHONPATH"] = str(folder)
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment
+    )
+
+
+HIDE = """
+import importlib.metadata as metadata
+real = metadata.distribution
+def distribution(name):
+    if name in ("mxnet", "mxnet-cu112"):
+        if name not in INSTALLED:
+            raise metadata.PackageNotFoundError(name)
+        return None
+    return real(name)
+metadata.distribution = distribution
+"""
+
+
+def test_without_mxnet_the_two_pip_commands_are_named():
+    done = run(f"INSTALLED = []{HIDE}\nimport fmi.invert")
+    assert done.returncode == 1
+    assert done.stderr.strip().splitlines()[-1] == (
+        "fmi.errors.SetupError: MXNet is not installed: pip install 'mxnet==1.9.1' (CPU)"
+        " or pip install 'mxnet-cu112==1.9.1' (NVIDIA GPU)"
+    )
+
+
+def test_command_line_without_mxnet_is_one_line_and_status_2(tmp_path):
+    call = f"cli.main(['draw', '{tmp_path}/fig3.yaml'])"
+    done = run(f"INSTALLED = []{HIDE}\nfrom fmi import cli\nraise SystemExit({call})")
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == [
+        "fmi: MXNet is not installed: pip install 'mxnet==1.9.1' (CPU)"
+        " or pip install 'mxnet-cu112==1.9.1' (NVIDIA GPU)"
+    ]
+
+
+def test_both_wheels():
+    done = run(f"INSTALLED = ['mxnet', 'mxnet-cu112']{HIDE}\nimport fmi.invert")
+    assert "mxnet and mxnet-cu112 are both installed and overwrite each other" in done.stderr
+    assert "pip uninstall -y mxnet mxnet-cu112" in done.stderr
+
+
+def test_numpy_2(monkeypatch):
+    monkeypatch.setattr(_mxnet.np, "__version__", "2.1.3")
+    with pytest.raises(SetupError) as error:
+        _mxnet._mend_numpy()
+    assert str(error.value) == (
+        "NumPy 2.1.3 is installed, MXNet 1.9.1 needs NumPy 1: pip install 'numpy<2'"
+    )
+
+
+def test_python_without_distutils(monkeypatch):
+    monkeypatch.setattr(_mxnet.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(SetupError, match="pip install setuptools"):
+        _mxnet._check_distutils()
+
+
+def test_import_fmi_alone_imports_nothing():
+    done = run("import sys, fmi; print('mxnet' in sys.modules, 'numpy' in sys.modules)")
+    assert done.stdout.strip() == "False False"
+
+
+def test_import_invert_leaves_slow_libraries_alone():
+    done = run("import sys, fmi.invert; print({'skimage', 'matplotlib'} & set(sys.modules))")
+    assert done.stdout.strip() == "set()", done.stderr
+
+
+@pytest.mark.parametrize("text", ["gpu", "gpu(3)"])
+def test_a_gpu_that_is_not_there(text):
+    if _mxnet.gpu_works(0):
+        pytest.skip("there is a GPU")
+    with pytest.raises(InputError, match="leave ctx out to compute on the CPU"):
+        _mxnet.context(text)
+
+
+def test_context():
+    assert str(_mxnet.context("cpu")) == "cpu(0)"
+    assert _mxnet.context(_mxnet.mx.cpu()) == _mxnet.mx.cpu()
+    with pytest.raises(InputError, match="unknown device 'cuda'"):
+        _mxnet.context("cuda")
