@@ -30,12 +30,14 @@ def panels(real_pictures, real_weights, layers, filters, **options):
 
 
 def test_first_panels_of_the_published_fig_3(real_pictures, real_weights, published_fig3):
-    """Filter 0 of relu1_2 and relu2_2, far enough down to know them from the other panels."""
-    mine = panels(real_pictures, real_weights, LAYERS[:2], [0], chain=True, steps=60)
+    """Filter 0 of relu1_2 to its stop, and of relu2_2 far enough down to know it."""
+    mine = panels(real_pictures, real_weights, LAYERS[:1], [0], chain=True)
+    mine.update(panels(real_pictures, real_weights, LAYERS[1:2], [0], chain=True, steps=60))
     theirs = compare.published(published_fig3)
     result = compare.compare(mine, theirs, weights.read(real_weights))
     assert all(nearest for _, nearest in result.values()), result
-    assert max(value for value, _ in result.values()) < 0.25, result
+    assert result["relu1_2", 0][0] < 0.15, result
+    assert result["relu2_2", 0][0] < 0.3, result
 
 
 @pytest.mark.full
@@ -49,26 +51,32 @@ def test_published_fig_3(real_pictures, real_weights, published_fig3):
 
 
 def test_codes_of_the_golden_gate_bridge(real_pictures, real_weights):
-    """Mean activations at 256 pixels, which tell the original Caffe weights from rescaled ones."""
+    """Mean activations measured independently, at 256 pixels, anti-aliased, white being 255."""
     layers = ["relu1_1", "relu1_2", "relu2_1", "relu2_2", "relu3_1", "relu3_2", "relu3_4"]
     found = fmi.invert.activations(
-        real_pictures / "golden_gate.jpg", layers, weights=real_weights, long_edge=256
+        real_pictures / "golden_gate.jpg",
+        layers,
+        weights=real_weights,
+        settings="paper",
+        long_edge=256,
     )
     means = [float(found[name].mean().asscalar()) for name in layers]
-    assert means == pytest.approx([21, 98, 93, 95, 78, 91, 276], abs=1)
+    assert means == pytest.approx([21, 98, 93, 95, 78, 91, 276], abs=0.6)
 
 
 def test_code_inversion_finds_the_picture_again(real_pictures, real_weights):
-    found = fmi.invert.code(
-        real_pictures / "golden_gate.jpg", "relu2_1", weights=real_weights, long_edge=96
-    )
-    original = fmi.invert.pictures.read(real_pictures / "golden_gate.jpg").pixels
-    resized = fmi.invert.pictures.to_network(
-        original, found.array.shape[:2], 256, (0, 0, 0), "constant", False
+    golden_gate = real_pictures / "golden_gate.jpg"
+    found = fmi.invert.code(golden_gate, "relu2_1", weights=real_weights, long_edge=96)
+    small = fmi.invert.pictures.to_network(
+        fmi.invert.pictures.read(golden_gate).pixels,
+        found.array.shape[:2],
+        256,
+        (0, 0, 0),
+        "constant",
+        False,
     )[0].transpose(1, 2, 0)
-    difference = np.clip(found.array, 0, 255) - resized
-    assert np.sqrt((difference[4:-4, 4:-4] ** 2).mean()) < 12
-    assert found.loss[-1] < 0.01 * found.loss[0]
+    assert np.corrcoef(np.asarray(found.image).ravel(), small.ravel())[0, 1] > 0.95
+    assert found.loss[-1] < 0.001 * found.loss[0]
 
 
 def test_distance_is_zero_to_itself_and_symmetric(real_weights):
