@@ -61,7 +61,7 @@ def test_codes_of_the_golden_gate_bridge(real_pictures, real_weights):
         long_edge=256,
     )
     means = [float(found[name].mean().asscalar()) for name in layers]
-    assert means == pytest.approx([21, 98, 93, 95, 78, 91, 276], abs=0.6)
+    assert means == pytest.approx([21, 98, 93, 95, 78, 91, 276], abs=0.8)
 
 
 def test_code_inversion_finds_the_picture_again(real_pictures, real_weights):
