@@ -241,7 +241,10 @@ def offline() -> bool:
 
 
 def fetch(
-    source: Source, folder: Optional[Path] = None, patience: Optional[Patience] = None
+    source: Source,
+    folder: Optional[Path] = None,
+    patience: Optional[Patience] = None,
+    forbidden: bool = False,
 ) -> Path:
     """The file of a source, downloaded unless it is there.
 
@@ -256,6 +259,8 @@ def fetch(
         Where to; by default :func:`destination`, unless it is in one of :func:`folders` already.
     patience
         Time-outs and tries.
+    forbidden
+        Leave the network alone, as ``FMI_OFFLINE=1`` does.
 
     Returns
     -------
@@ -275,8 +280,8 @@ def fetch(
                 return path
             log.warning("%s has not the digest of %s (%s)", path, source.name, source.digest)
     target = (folder or destination(source.kind)) / source.file
-    if offline():
-        raise _unavailable(source, there, target, "FMI_OFFLINE forbids the network")
+    if forbidden or offline():
+        raise _unavailable(source, there, target, "the network is forbidden: offline")
     problems = _attempts(source, target, patience or Patience())
     if problems:
         raise _unavailable(source, there, target, "; ".join(problems))
@@ -289,6 +294,7 @@ def _attempts(source: Source, target: Path, patience: Patience) -> List[str]:
 
     last_call = time.monotonic() + patience.first - patience.connect
     problems: List[str] = []
+    sink = _Sink(source)
     for url in source.urls:
         if problems and time.monotonic() > last_call and not sink.answered:
             break  # no internet, most likely: further addresses would only take more time
@@ -320,13 +326,13 @@ class _Wrong(Exception):
 class _Sink:
     """Takes the bytes of a download and refuses more than the file can have."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, stream: Optional[IO[bytes]] = None) -> None:
         self.limit = source.size + source.size // 4 + (1 << 16)
         self.least = source.size - source.size // 50
         self.received = 0
         self.answered = False
         self.worth_another_try = True
-        self.stream: Optional[IO[bytes]] = None
+        self.stream = stream
 
     def write(self, chunk: bytes) -> None:
         self.answered = True
@@ -390,14 +396,11 @@ def _unpack(path: Path, source: Source) -> None:
     """Replace a .zip by the one file in it that is wanted."""
     out = path.with_name(f"{path.name}.member")
     try:
-        with zipfile.ZipFile(path) as archive, archive.open(source.member) as packed:
-            with out.open("wb") as stream:
-                limit = source.size + source.size // 4 + (1 << 16)
+        with zipfile.ZipFile(path) as archive:
+            with archive.open(source.member) as packed, out.open("wb") as stream:
+                sink = _Sink(source, stream)
                 for chunk in iter(lambda: packed.read(CHUNK), b""):
-                    limit -= len(chunk)
-                    if limit < 0:
-                        raise _Wrong(f"{source.member} in it is larger than the file should be")
-                    stream.write(chunk)
+                    sink.write(chunk)
         out.replace(path)
     except (zipfile.BadZipFile, KeyError, RuntimeError, NotImplementedError, EOFError) as error:
         raise _Wrong(f"is no .zip with {source.member}: {error}") from None
