@@ -93,7 +93,7 @@ class Patience:
         Before the second try; twice as long before the third.
     """
 
-    connect: float = 3
+    connect: float = 4
     read: float = 30
     first: float = 8
     tries: int = 3
@@ -313,7 +313,8 @@ def _attempts(source: Source, target: Path, patience: Patience) -> List[str]:
                     f"{target} cannot be written: {error.strerror or error}; make room, or fetch"
                     " into another folder with --folder"
                 ) from None
-            if not sink.worth_another_try or not (sink.answered or time.monotonic() < last_call):
+            in_time = time.monotonic() + patience.pause * (attempt + 1) < last_call
+            if not sink.worth_another_try or not (sink.answered or in_time):
                 break
         problems.append(problem)
     return problems
@@ -351,7 +352,7 @@ def _download(source: Source, url: str, target: Path, sink: _Sink, patience: Pat
     import pooch
     from tqdm.auto import tqdm
 
-    _check_name(url, patience.connect)
+    _check_reachable(url, patience.connect)
     target.parent.mkdir(parents=True, exist_ok=True)
     if shutil.disk_usage(target.parent).free < source.size:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -396,11 +397,8 @@ def _unpack(path: Path, source: Source) -> None:
     """Replace a .zip by the one file in it that is wanted."""
     out = path.with_name(f"{path.name}.member")
     try:
-        with zipfile.ZipFile(path) as archive:
-            with archive.open(source.member) as packed, out.open("wb") as stream:
-                sink = _Sink(source, stream)
-                for chunk in iter(lambda: packed.read(CHUNK), b""):
-                    sink.write(chunk)
+        with zipfile.ZipFile(path) as archive, out.open("wb") as stream:
+            shutil.copyfileobj(archive.open(source.member), _Sink(source, stream), CHUNK)
         out.replace(path)
     except (zipfile.BadZipFile, KeyError, RuntimeError, NotImplementedError, EOFError) as error:
         raise _Wrong(f"is no .zip with {source.member}: {error}") from None
@@ -409,27 +407,34 @@ def _unpack(path: Path, source: Source) -> None:
             out.unlink()
 
 
-def _check_name(url: str, seconds: float) -> None:
-    """Look up the host, but no longer than `seconds`: a look-up has no time-out of its own."""
+def _check_reachable(url: str, seconds: float) -> None:
+    """Look up the host and connect to it once, within `seconds` altogether.
+
+    A look-up has no time-out of its own, and a host may have a dozen addresses, each of which
+    would be given the whole time.
+    """
     import requests
 
     if requests.utils.get_environ_proxies(url):
-        return  # the proxy looks it up
-    host = urllib.parse.urlsplit(url).hostname or ""
-    problem: List[Exception] = [TimeoutError("no answer")]
+        return  # the proxy does both
+    parts = urllib.parse.urlsplit(url)
+    host, port = parts.hostname or "", parts.port or {"http": 80}.get(parts.scheme, 443)
+    problems: List[str] = [f"no connection to {host} in time"]
 
-    def look_up() -> None:
+    def reach() -> None:
         try:
-            socket.getaddrinfo(host, None)
-            problem.clear()
+            socket.create_connection((host, port), seconds).close()
+            problems.clear()
+        except socket.gaierror:
+            problems[:] = [f"the name {host} cannot be looked up"]
         except (OSError, UnicodeError) as error:
-            problem[:] = [error]
+            problems[:] = [f"no connection to {host}: {error}"]
 
-    thread = threading.Thread(target=look_up, daemon=True)
+    thread = threading.Thread(target=reach, daemon=True)
     thread.start()
     thread.join(seconds)
-    if problem:
-        raise requests.exceptions.ConnectionError(f"the name {host} cannot be looked up")
+    if problems:
+        raise requests.exceptions.ConnectionError(problems[0])
 
 
 def _reason(error: Exception) -> str:
@@ -449,8 +454,6 @@ def _reason(error: Exception) -> str:
         return "no answer in time"
     if "IncompleteRead" in text or isinstance(error, requests.exceptions.ChunkedEncodingError):
         return "the download was cut in the middle"
-    if "refused" in text:
-        return "the connection is refused"
     if isinstance(error, requests.exceptions.SSLError):
         return "the certificate is not accepted"
     return text.splitlines()[0][:200] if text else type(error).__name__

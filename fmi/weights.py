@@ -180,8 +180,8 @@ def _vgg19(needed: Sequence[str], original: bool) -> Weights:
             return _with_warnings(_covering(found, needed))
         except InputError as error:
             problems.append(error)
-    for error in problems[1:]:
-        log.debug("%s", error)
+    for problem in problems[1:]:
+        log.debug("%s", problem)
     raise problems[0] if problems else _missing("vgg19.params", "vgg19")
 
 
