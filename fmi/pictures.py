@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".gif", ".bmp")
 # No others: PIL hands some formats to further programs.
-FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "TIFF", "GIF", "BMP", "PPM")
+FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "GIF", "BMP", "PPM")
 PIXELS = 1 << 26  # more take too much memory; a file of a few bytes can tell any number
 
 
@@ -95,7 +95,9 @@ def read(source: Source) -> Picture:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PIL's on large and odd files; what matters is raised
         try:
-            image = Image.open(io.BytesIO(data), formats=FORMATS)
+            Image.init()  # Image.open loads no plugin for the formats that it is given
+            formats = [name for name in FORMATS if name in Image.OPEN]  # PIL may be without WebP
+            image = Image.open(io.BytesIO(data), formats=formats)
         except UnidentifiedImageError:
             raise InputError(
                 f"{path} is no picture of a known format: {', '.join(FORMATS)}"
