@@ -19,6 +19,7 @@ CUDA = [
     "nvidia-cuda-nvrtc-cu11==11.8.89",
     "nvidia-nvtx-cu11==11.8.86",
 ]
+WEIGHTS = ["h5py", "safetensors", "scipy"]  # readers of .h5, .safetensors and .mat
 TEST = ["pytest", "hypothesis", "psutil"]
 
 setup(
@@ -28,14 +29,17 @@ setup(
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
-    packages=find_packages(include=["fmi", "fmi.*"]),
-    package_data={"fmi": ["py.typed"]},
+    packages=[*find_packages(include=["fmi", "fmi.*"]), "fmi.models"],
+    package_dir={"fmi.models": "models"},
+    package_data={"fmi": ["py.typed"], "fmi.models": ["*.yaml", "embedded.npz"]},
     python_requires=">=3.8,<3.13",
     install_requires=[
         "numpy>=1.23,<2",
         "pillow",
         "matplotlib",
         "pyyaml",
+        "pooch",
+        "requests",
         "scikit-image",
         "tqdm",
         "setuptools; python_version >= '3.12'",
@@ -43,8 +47,9 @@ setup(
     extras_require={
         "cpu": ["mxnet==1.9.1"],
         "cu112": ["mxnet-cu112==1.9.1", *CUDA],
-        "test": TEST,
-        "dev": [*TEST, "ruff", "mypy", "types-PyYAML", "types-tqdm"],
+        "weights": WEIGHTS,
+        "test": [*TEST, *WEIGHTS],
+        "dev": [*TEST, *WEIGHTS, "ruff", "mypy", "types-PyYAML", "types-tqdm"],
     },
     entry_points={"console_scripts": ["fmi=fmi.cli:main"]},
 )

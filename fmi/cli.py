@@ -6,11 +6,12 @@ import argparse
 import logging
 import sys
 from pathlib import Path
-from typing import List, Optional
+from typing import Any, List, Mapping, Optional
 
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 import fmi
+from fmi import sources
 from fmi.errors import FmiError
 
 
@@ -25,6 +26,9 @@ def main(arguments: Optional[List[str]] = None) -> int:
     draw.add_argument(
         "overrides", nargs="*", metavar="KEY=VALUE", help="such as LAYERS=relu1_2,relu2_2 STEPS=60"
     )
+    draw.set_defaults(run=lambda chosen: _draw(chosen.experiment, chosen.overrides))
+    _add_weights(commands)
+    _add_pictures(commands)
     chosen = parser.parse_args(arguments)
     logging.basicConfig(
         level=logging.DEBUG if chosen.verbose else logging.INFO,
@@ -35,7 +39,7 @@ def main(arguments: Optional[List[str]] = None) -> int:
         logging.getLogger(library).setLevel(logging.WARNING)
     try:
         with logging_redirect_tqdm():
-            return _draw(chosen.experiment, chosen.overrides)
+            return int(chosen.run(chosen))
     except FmiError as error:
         sys.stderr.write(f"fmi: {error}\n")
         return 2
@@ -49,6 +53,94 @@ def _draw(path: Path, overrides: List[str]) -> int:
 
     for written in runs.draw(runs.experiment(path, overrides)):
         sys.stdout.write(f"{written}\n")
+    return 0
+
+
+def _add_weights(commands: Any) -> None:
+    weights = commands.add_parser("weights", help="what weights there are; fetch, show, convert")
+    words = weights.add_subparsers(dest="word", required=True, metavar="WORD")
+    word = words.add_parser("list", help="what is known, what is here, digests, licences")
+    word.set_defaults(run=_weights_list)
+    word = words.add_parser("fetch", help="download and check")
+    word.add_argument("names", nargs="+", metavar="NAME", help="such as vgg19")
+    _add_fetch(word)
+    word.set_defaults(run=lambda chosen: _fetch(sources.models(), chosen))
+    word = words.add_parser("verify", help="read every file that is here and check its digest")
+    word.set_defaults(run=_weights_verify)
+    word = words.add_parser("show", help="layout, layers, statistics and input of a file")
+    word.add_argument("file", type=Path)
+    word.set_defaults(run=_weights_show)
+    word = words.add_parser("convert", help="write a file's weights as .npz, RGB on 0-255")
+    word.add_argument("file", type=Path)
+    word.add_argument("out", type=Path)
+    word.set_defaults(run=_weights_convert)
+
+
+def _add_pictures(commands: Any) -> None:
+    pictures = commands.add_parser("pictures", help="the paper's pictures: list, fetch")
+    words = pictures.add_subparsers(dest="word", required=True, metavar="WORD")
+    word = words.add_parser("list", help="author, licence, copyright, and what is here")
+    word.set_defaults(run=_pictures_list)
+    word = words.add_parser("fetch", help="download and check")
+    word.add_argument("names", nargs="*", metavar="NAME", help="such as golden_gate; all of them")
+    _add_fetch(word)
+    word.set_defaults(run=lambda chosen: _fetch(sources.pictures(), chosen))
+
+
+def _add_fetch(word: argparse.ArgumentParser) -> None:
+    word.add_argument("--folder", type=Path, help="where to; by default models/ or pictures/")
+    word.add_argument("--offline", action="store_true", help="do not touch the network")
+
+
+def _fetch(table: Mapping[str, sources.Source], chosen: argparse.Namespace) -> int:
+    for source in [sources.get(table, name) for name in chosen.names or table]:
+        path = sources.fetch(source, chosen.folder, forbidden=chosen.offline)
+        sys.stdout.write(f"{path}\n")
+    return 0
+
+
+def _weights_list(_: argparse.Namespace) -> int:
+    from fmi import weights
+
+    sys.stdout.write(f"{weights.survey()}\n")
+    return 0
+
+
+def _weights_verify(_: argparse.Namespace) -> int:
+    from fmi import weights
+
+    results = weights.verify()
+    for path, state, _usable in results:
+        sys.stdout.write(f"{path}: {state}\n")
+    if not results:
+        sys.stdout.write("no weights are here: fmi weights fetch vgg19\n")
+    return 0 if all(usable for _, _, usable in results) else 2
+
+
+def _weights_show(chosen: argparse.Namespace) -> int:
+    from fmi import weights
+
+    sys.stdout.write(f"{weights.report(weights.read(chosen.file))}\n")
+    return 0
+
+
+def _weights_convert(chosen: argparse.Namespace) -> int:
+    from fmi import weights
+
+    written = weights.convert(chosen.file, chosen.out)
+    sys.stdout.write(f"{written.path}: sha256 {written.sha256}\n")
+    return 0
+
+
+def _pictures_list(_: argparse.Namespace) -> int:
+    for found in sources.survey(sources.pictures()):
+        source = found.source
+        where = f": {found.path}" if found.path else ""
+        sys.stdout.write(
+            f"{source.name}: {source.title}\n    {source.author}, {source.year};"
+            f" licence: {source.licence}; in copyright: {source.copyright}\n"
+            f"    {source.urls[0]}\n    {found.state}{where}\n"
+        )
     return 0
 
 

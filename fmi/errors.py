@@ -18,6 +18,10 @@ class SetupError(FmiError, ImportError):
     """The environment is not fit for MXNet: a package is missing or two are in conflict."""
 
 
+class FetchError(FmiError, OSError):
+    """A file cannot be fetched from the network, or not be written."""
+
+
 def unknown(kind: str, name: object, known: Iterable[str]) -> InputError:
     """An :class:`InputError` for a name that does not exist, with the nearest ones that do.
 

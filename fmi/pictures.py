@@ -8,19 +8,27 @@ inversion returns.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
+import logging
 import os
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, Dict, Mapping, Optional, Sequence, Tuple, Union
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
 from fmi.errors import InputError
 
-SUFFIXES = (".jpg", ".jpeg", ".png")
+log = logging.getLogger(__name__)
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".gif", ".bmp")
+# No others: PIL hands some formats to further programs.
+FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "GIF", "BMP", "PPM")
+PIXELS = 1 << 26  # more take too much memory; a file of a few bytes can tell any number
 
 
 @dataclass(frozen=True)
@@ -53,12 +61,14 @@ Source = Union[str, Path, Image.Image, np.ndarray, Picture]
 def read(source: Source) -> Picture:
     """A picture from a path, a PIL image, or an (H, W, 3) uint8 RGB array.
 
-    EXIF orientation is applied and transparency is laid over white.
+    Of a file the first frame is taken, upright (EXIF), its colours brought to sRGB (ICC) and
+    laid over white where it is transparent; 16 bits become 8.
 
     Raises
     ------
     InputError
-        If the file is missing or is no picture, or the array has another shape or type.
+        If the file is missing, is no picture or a damaged one, has more than :data:`PIXELS`, or
+        the array has another shape or type.
     """
     if isinstance(source, Picture):
         return source
@@ -70,21 +80,32 @@ def read(source: Source) -> Picture:
             )
         return _from_pixels(source, "array")
     if isinstance(source, Image.Image):
-        return _from_pixels(_rgb(source), "image")
+        return _from_pixels(_decoded(source, "the image"), "image")
     if not isinstance(source, (str, os.PathLike)):
         raise InputError(
             f"a picture should be a path, a PIL image or an array, not {type(source).__name__}"
         )
     path = Path(source)
     try:
+        if path.exists() and not path.is_file():
+            raise InputError(f"picture {path} is not a file")
         data = path.read_bytes()
     except OSError as error:
         raise InputError(f"picture {path} cannot be read: {error.strerror}") from None
-    try:
-        with Image.open(path) as image:
-            pixels = _rgb(image)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise InputError(f"{path} is no picture that can be read: {error}") from None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PIL's on large and odd files; what matters is raised
+        try:
+            Image.init()  # Image.open loads no plugin for the formats that it is given
+            formats = [name for name in FORMATS if name in Image.OPEN]  # PIL may be without WebP
+            image = Image.open(io.BytesIO(data), formats=formats)
+        except UnidentifiedImageError:
+            raise InputError(
+                f"{path} is no picture of a known format: {', '.join(FORMATS)}"
+            ) from None
+        except Exception as error:  # PIL raises nearly anything on a damaged file
+            raise InputError(_damaged(path, error)) from None
+        with image:
+            pixels = _decoded(image, path)
     return Picture(pixels, path.stem, hashlib.sha256(data).hexdigest())
 
 
@@ -98,12 +119,73 @@ def digest(array: np.ndarray) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _rgb(image: Image.Image) -> np.ndarray:
+def _damaged(name: object, error: Exception) -> str:
+    lines = str(error).strip().splitlines() or [""]
+    return f"{name} is no picture that can be read: {type(error).__name__}: {lines[0][:200]}"
+
+
+def _decoded(image: Image.Image, name: object) -> np.ndarray:
+    """The first frame as (H, W, 3) uint8 sRGB; whatever goes wrong is an InputError."""
+    width, height = image.size
+    if width * height > PIXELS:
+        raise InputError(
+            f"{name} has {width} x {height} pixels, more than {PIXELS / 1e6:.0f} million; make it"
+            " smaller"
+        )
+    if width * height == 0:
+        raise InputError(f"{name} has no pixels")
+    try:
+        return np.asarray(_rgb(image))
+    except InputError as error:
+        raise InputError(f"{name} {error}") from None
+    except Exception as error:  # PIL raises nearly anything on a damaged file
+        raise InputError(_damaged(name, error)) from None
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    image.load()
+    profile = image.info.get("icc_profile")
     upright = ImageOps.exif_transpose(image) or image
+    if upright.mode in ("F", "I") or upright.mode.startswith("I;16"):
+        upright = _eight_bit_grey(upright)
     if "A" in upright.getbands() or "transparency" in upright.info:
-        white = Image.new("RGBA", upright.size, "white")
-        upright = Image.alpha_composite(white, upright.convert("RGBA"))
-    return np.asarray(upright.convert("RGB"))
+        layer = upright.convert("RGBA")
+        alpha = layer.getchannel("A")
+        grey = upright.mode in ("L", "LA", "1")
+        colours = _srgb(layer.convert("L" if grey else "RGB"), profile).convert("RGB")
+        over = Image.new("RGB", layer.size, "white")
+        over.paste(colours, mask=alpha)
+        return over
+    if upright.mode == "P":
+        upright = upright.convert("RGB")
+    return _srgb(upright, profile).convert("RGB")
+
+
+def _eight_bit_grey(image: Image.Image) -> Image.Image:
+    """PIL's own conversion clips what is above 255; here 65535 becomes white."""
+    values = np.asarray(image)
+    if image.mode == "F" or values.min() < 0 or values.max() > 65535:
+        raise InputError("has grey values of no known range; save it with 8 or 16 bits")
+    return Image.fromarray((values / 257.0 + 0.5).astype(np.uint8))
+
+
+def _srgb(image: Image.Image, profile: Optional[bytes]) -> Image.Image:
+    """Colours as the ICC profile means them; as they are if it says sRGB or cannot be used."""
+    if not profile:
+        return image
+    from PIL import ImageCms
+
+    try:
+        given = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        if "sRGB" in ImageCms.getProfileDescription(given):
+            return image
+        done = ImageCms.profileToProfile(
+            image, given, ImageCms.createProfile("sRGB"), outputMode="RGB"
+        )
+    except (ImageCms.PyCMSError, OSError, ValueError, TypeError) as error:
+        log.warning("a picture's ICC profile cannot be used (%s), it is left out", error)
+        return image
+    return image if done is None else done
 
 
 def find(name: str, folders: Sequence[Union[str, Path]]) -> Path:
