@@ -47,7 +47,7 @@ class Options:
     Attributes
     ----------
     weights
-        ``"auto"``, ``"vgg19"``, or a path (see :func:`fmi.weights.load`).
+        ``"auto"``, ``"vgg19"``, ``"embedded"``, a path, or Weights (:func:`fmi.weights.load`).
     settings
         ``"code"`` (as the authors' code of 2016), ``"paper"``, or a Settings.
     seed
@@ -65,7 +65,7 @@ class Options:
         Called once a step with the :class:`fmi.descent.State`.
     """
 
-    weights: Union[str, Path] = "auto"
+    weights: Union[str, Path, weights_.Weights] = "auto"
     settings: Union[str, Settings] = "code"
     seed: int = 0
     init: Optional[np.ndarray] = None

@@ -8,6 +8,7 @@ inversion returns.
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import io
 import json
 import logging
@@ -21,7 +22,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
-from fmi.errors import InputError
+from fmi.errors import InputError, unknown
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +30,17 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".gif", ".bmp")
 # No others: PIL hands some formats to further programs.
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "GIF", "BMP", "PPM")
 PIXELS = 1 << 26  # more take too much memory; a file of a few bytes can tell any number
+
+
+SKIMAGE = {  # pictures in scikit-image's wheel, free to use: file and credit
+    "astronaut": ("astronaut.png", "NASA, public domain"),
+    "coffee": ("coffee.png", "Rachel Michetti, CC0"),
+    "chelsea": ("chelsea.png", "Stefan van der Walt, CC0"),
+    "rocket": ("rocket.jpg", "SpaceX, public domain"),
+    "hubble_deep_field": ("hubble_deep_field.jpg", "NASA and ESA, public domain"),
+    "immunohistochemistry": ("ihc.png", "no known copyright restrictions"),
+    "retina": ("retina.jpg", "Mikael Haggstrom, CC0"),
+}
 
 
 @dataclass(frozen=True)
@@ -194,7 +206,8 @@ def find(name: str, folders: Sequence[Union[str, Path]]) -> Path:
     Parameters
     ----------
     name
-        A path, or a file's name without its suffix; ``-`` and ``_`` count as the same.
+        A path; or a file's name without its suffix, ``-`` and ``_`` counting as the same; or
+        ``skimage:coffee`` for a picture of :data:`SKIMAGE`.
     folders
         Where to look, in this order.
 
@@ -203,6 +216,8 @@ def find(name: str, folders: Sequence[Union[str, Path]]) -> Path:
     InputError
         If there is no such file.
     """
+    if name.startswith("skimage:"):
+        return _skimage(name[len("skimage:") :])
     if Path(name).suffix.lower() in SUFFIXES or os.sep in name:
         if Path(name).is_file():
             return Path(name)
@@ -216,6 +231,15 @@ def find(name: str, folders: Sequence[Union[str, Path]]) -> Path:
         f"picture {name!r} was not found in {places}; name a folder with PICTURES=dir or"
         " FMI_PICTURES, or give the picture's own path"
     )
+
+
+def _skimage(name: str) -> Path:
+    if name not in SKIMAGE:
+        raise unknown("picture of scikit-image", name, SKIMAGE)
+    package = importlib.util.find_spec("skimage")
+    if package is None or package.origin is None:
+        raise InputError("scikit-image is not installed: pip install scikit-image")
+    return Path(package.origin).parent / "data" / SKIMAGE[name][0]
 
 
 def _key(name: str) -> str:

@@ -10,8 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
@@ -19,7 +18,7 @@ import numpy as np
 from PIL import Image
 from tqdm.auto import tqdm
 
-from fmi import codes, figures, invert, pictures, vgg
+from fmi import codes, figures, invert, pictures, sources, vgg
 from fmi import settings as presets
 from fmi import weights as weights_
 from fmi._mxnet import compute_type, context
@@ -43,6 +42,14 @@ OWN = {  # keys of each figure beside the common ones
 TITLES = {  # the paper's names of its pictures
     "golden_gate": "The Golden Gate Bridge",
     "tubingen": "Neckarfront with Hölderlinturm and Collegiate",
+}
+STAND_INS = {  # for the paper's pictures where they are not there
+    "golden_gate": "skimage:coffee",
+    "tubingen": "skimage:astronaut",
+    "frida_kahlo": "skimage:hubble_deep_field",
+    "seated_nude": "skimage:immunohistochemistry",
+    "starry_night": "skimage:retina",
+    "the_scream": "skimage:rocket",
 }
 
 
@@ -115,13 +122,14 @@ def experiment(path: Path, overrides: Sequence[str] = ()) -> Experiment:
     own = COMMON + OWN[figure]
     fields = presets.field_names(presets.Transfer)
     folder = given.get("pictures")
-    if folder and Path(folder).is_dir():  # the YAML's pictures, looked up there
+    if folder == "auto" or (folder and Path(folder).is_dir()):  # the YAML's pictures
         merged["pictures"] = raw["pictures"]
-    else:
+        del given["pictures"]
+    if not folder or not Path(folder).is_dir():
         folder = None
     values = {k: _typed(k, v) for k, v in merged.items() if k in own and k not in fields}
     settings = {k: v for k, v in merged.items() if k not in values}
-    values["folder"] = folder
+    values.update(folder=folder, asked_for=[key for key in ("pictures", "styles") if key in given])
     name = values.setdefault("settings", "code")
     presets.override(presets.preset(name), settings, "gatys" if figure == "fig5" else None)
     if figure == "fig3":
@@ -201,9 +209,22 @@ class Job:
 
 
 def find(run: Experiment, names: str) -> List[Path]:
-    """The files of the pictures listed under a key: in PICTURES=dir, FMI_PICTURES or pictures/."""
-    named = run.values.get("folder") or os.environ.get("FMI_PICTURES") or "pictures"
-    return [pictures.find(name, named.split(os.pathsep)) for name in run[names]]
+    """The files of the pictures listed under a key.
+
+    They are looked for in PICTURES=dir, else where :func:`fmi.sources.folders` says. Where the
+    paper's own pictures are not there, those of :data:`STAND_INS` take their place, with a
+    warning, unless pictures were asked for by name.
+    """
+    folder = run.values.get("folder")
+    folders = [folder] if folder else sources.folders("pictures")
+    try:
+        return [pictures.find(name, folders) for name in run[names]]
+    except InputError as error:
+        if folder or names in run["asked_for"]:
+            raise
+        others = [STAND_INS[name] for name in run[names]]
+        log.warning("%s; using scikit-image's: %s", error, ", ".join(others))
+        return [pictures.find(name, []) for name in others]
 
 
 def key(run: Experiment, job: Job, panel: Panel) -> str:
@@ -311,8 +332,22 @@ def draw(run: Experiment) -> List[Path]:
     KeyboardInterrupt
         After Ctrl-C; finished panels are kept.
     """
-    blocks = DRAWERS[run.figure](run)
-    return list(figures.save(figures.sheet(blocks), run.results / run.figure))
+    layers = _layers(run)
+    note = ""
+    if layers:  # one network for all panels
+        weights = weights_.load(run.values.get("weights", "auto"), layers)
+        run = replace(run, values={**run.values, "weights": weights})
+        note = "drawn with fmi's embedded network, not VGG-19" if weights.embedded else ""
+    sheet = figures.sheet(DRAWERS[run.figure](run), note)
+    return list(figures.save(sheet, run.results / run.figure))
+
+
+def _layers(run: Experiment) -> List[str]:
+    """All layers that a figure's network must reach."""
+    if run.figure != "fig5":
+        return list(run.values.get("layers", ()))
+    schemes = [getattr(run.settings(name), name) for name in ("gatys", "purposeful")]
+    return [layer for scheme in schemes for layer in (scheme.content_layer, *scheme.style_layers)]
 
 
 def _panel(run: Experiment, stem: str) -> np.ndarray:

@@ -84,7 +84,7 @@ class Weights:
         }
 
 
-def load(weights: Union[str, Path], layers: Sequence[str]) -> Weights:
+def load(weights: Union[str, Path, Weights], layers: Sequence[str]) -> Weights:
     """Weights that cover `layers`.
 
     Parameters
@@ -97,7 +97,8 @@ def load(weights: Union[str, Path], layers: Sequence[str]) -> Weights:
           Simonyan & Zisserman from any source, or a file of unknown digest whose name begins
           with ``vgg19``;
         - ``"embedded"``: the small network that the package brings along;
-        - ``"auto"``: as ``"vgg19"``, else as ``"embedded"`` with a warning.
+        - ``"auto"``: as ``"vgg19"``, else as ``"embedded"`` with a warning;
+        - weights that are loaded already.
     layers
         Names of layers.
 
@@ -108,6 +109,8 @@ def load(weights: Union[str, Path], layers: Sequence[str]) -> Weights:
         missing convolution is named.
     """
     needed = vgg.convolutions_before(vgg.deepest(layers))
+    if isinstance(weights, Weights):
+        return _covering(weights, needed)
     text = str(weights)
     table = sources.models()
     if text == "embedded":
