@@ -17,10 +17,13 @@ FIGURES := fig1 fig2 fig3 fig4 fig5
 given = $(filter-out $(addsuffix =%,$(OWN)),$(MAKEOVERRIDES))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup $(FIGURES) test lint format clean
+DEMO := WEIGHTS=embedded PICTURES=skimage:coffee LONG_EDGE=256
+DEMO_STYLES := skimage:hubble_deep_field,skimage:immunohistochemistry,skimage:retina
+
+.PHONY: help setup demo $(FIGURES) models pictures gallery train-embedded test lint format clean
 
 help: ## list what there is
-	@grep -hE '^[a-z0-9$$() -]+:.*##' $(MAKEFILE_LIST) \
+	@grep -hE '^[a-zA-Z0-9$$() -]+:.*##' $(MAKEFILE_LIST) \
 		| sed -e 's/$$(FIGURES)/fig1 ... fig5/' -e 's/:.*## /\t/' | expand -t 16
 
 $(VENV)/.ready: setup.py
@@ -34,6 +37,23 @@ setup: $(VENV)/.ready ## make the virtual environment .venv (done on first use)
 
 $(FIGURES): $(VENV)/.ready ## draw a figure into results/
 	@$(BIN)/fmi draw experiments/$@.yaml $(given)
+
+demo: $(VENV)/.ready ## draw small Figures 3, 4 and 5 without any download
+	@$(BIN)/fmi draw experiments/fig3.yaml $(DEMO) CHAIN=0 RESULTS=results/demo/fig3
+	@$(BIN)/fmi draw experiments/fig4.yaml $(DEMO) RESULTS=results/demo/fig4
+	@$(BIN)/fmi draw experiments/fig5.yaml $(DEMO) STYLES=$(DEMO_STYLES) RESULTS=results/demo/fig5
+
+models: $(VENV)/.ready ## fetch the real VGG-19 (80 MB) into models/
+	@$(BIN)/fmi weights fetch vgg19
+
+pictures: $(VENV)/.ready ## fetch the paper's six pictures into pictures/
+	@$(BIN)/fmi pictures fetch
+
+gallery: $(VENV)/.ready ## draw the README's pictures
+	$(BIN)/python -m experiments.gallery
+
+train-embedded: $(VENV)/.ready ## train the embedded network anew
+	$(BIN)/python -m experiments.embedded.train --config experiments/embedded/train.yaml --out results/embedded
 
 test: $(VENV)/.ready ## run the tests
 	$(BIN)/python -m pytest

@@ -20,7 +20,7 @@ CUDA = [
     "nvidia-nvtx-cu11==11.8.86",
 ]
 WEIGHTS = ["h5py", "safetensors", "scipy"]  # readers of .h5, .safetensors and .mat
-TEST = ["pytest", "hypothesis", "psutil"]
+TEST = ["pytest", "hypothesis", "psutil", "nbclient", "ipykernel"]
 
 setup(
     name="fmi",

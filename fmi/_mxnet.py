@@ -158,6 +158,7 @@ def compute_type(precision: str, ctx: Context) -> str:
 
 def _import_mxnet():  # type: ignore[no-untyped-def]  # MXNet has no type hints
     wheel = installed_wheel()
+    os.environ.setdefault("MXNET_CPU_TEMP_COPY", "1")  # not four work spaces, half a GB each
     _mend_numpy()
     _check_distutils()
     if wheel == "mxnet-cu112":

@@ -37,7 +37,7 @@ from fmi.settings import Settings
 log = logging.getLogger(__name__)
 
 Layers = Union[str, Sequence[str]]
-BATCH_BYTES = 2 << 30  # what a batch may take where `batch` is 0
+BATCH_BYTES = 1 << 30  # what a batch may take where `batch` is 0
 
 
 @dataclass(frozen=True)
@@ -528,6 +528,7 @@ class _Lab:
                 self.options.progress,
                 self._label(labels, group),
             )
+            self.network.free()
             found += [self._inversion(d, labels[i]) for i, d in zip(group, descents)]
             if found[-1].stopped == "interrupted":
                 break

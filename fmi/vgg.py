@@ -120,6 +120,10 @@ class Network:
         outputs = self.block(image)
         return dict(zip(self.layers, outputs if isinstance(outputs, list) else [outputs]))
 
+    def free(self) -> None:
+        """Give back the memory of the last batch's activations; the network stays usable."""
+        self.block.hybridize(static_alloc=True, static_shape=True)
+
 
 def network(
     arrays: Mapping[str, np.ndarray],

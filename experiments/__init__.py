@@ -1,0 +1,1 @@
+"""Scripts around the figures: comparison, gallery, training of the embedded network."""

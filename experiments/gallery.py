@@ -1,0 +1,86 @@
+"""Draw the README's pictures into experiments/gallery/ as JPEG.
+
+    python -m experiments.gallery [NAME ...]
+
+Sheets are drawn as any figure is, into results/gallery/, where panels that are there are not
+computed again. Those on the real VGG-19 need its weights and the paper's pictures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Tuple
+
+from PIL import Image
+
+from fmi import pictures, runs
+from fmi.errors import FmiError
+
+HERE = Path(__file__).parent
+QUALITY = 82
+EMBEDDED = ("WEIGHTS=embedded", "PICTURES=skimage:coffee", "LONG_EDGE=256")
+STYLES = "STYLES=skimage:hubble_deep_field,skimage:immunohistochemistry,skimage:retina"
+SHALLOW = "relu1_1,relu2_1,relu3_1"  # what blocks 1 to 3 of VGG-19 reach
+REAL = ("WEIGHTS=vgg19",)
+FIG3 = (*REAL, "LAYERS=relu1_2,relu2_2,relu3_2")
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A picture of the README: which experiment, with what, how many pixels wide."""
+
+    experiment: str
+    overrides: Tuple[str, ...]
+    width: int = 900
+
+
+SHEETS = {
+    "embedded_fig3": Sheet("fig3", (*EMBEDDED, "CHAIN=0")),
+    "embedded_fig4": Sheet("fig4", EMBEDDED),
+    "embedded_fig5": Sheet("fig5", (*EMBEDDED, STYLES), 700),
+    "vgg19_fig3_chained": Sheet("fig3", (*FIG3, "PICTURES=golden_gate")),
+    "vgg19_fig3_eq2": Sheet("fig3", (*FIG3, "PICTURES=golden_gate", "CHAIN=0", "PRECISION=auto")),
+    "vgg19_fig3_neckarfront": Sheet("fig3", (*FIG3, "PICTURES=tubingen", "PRECISION=auto")),
+    "vgg19_fig4": Sheet("fig4", (*REAL, f"LAYERS={SHALLOW}", "PRECISION=auto"), 700),
+    "vgg19_fig5": Sheet("fig5", (*REAL, f"STYLE_LAYERS={SHALLOW}", "PRECISION=auto")),
+}
+
+
+def draw(name: str) -> Path:
+    """Draw one of :data:`SHEETS` and return its JPEG."""
+    sheet = SHEETS[name]
+    results = f"RESULTS=results/gallery/{name}"
+    experiment = HERE / f"{sheet.experiment}.yaml"
+    png, _ = runs.draw(runs.experiment(experiment, (*sheet.overrides, results)))
+    target = HERE / "gallery" / f"{name}.jpg"
+    with Image.open(png) as image:
+        height = round(image.height * sheet.width / image.width)
+        small = image.convert("RGB").resize((sheet.width, height), Image.Resampling.LANCZOS)
+    pictures.write_whole(
+        target, lambda beside: small.save(beside, "JPEG", quality=QUALITY, optimize=True)
+    )
+    return target
+
+
+def main() -> int:
+    """Draw the sheets that are named, or all; the exit status is 2 if one cannot be drawn."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(SHEETS))
+    names = parser.parse_args().names or list(SHEETS)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    status = 0
+    for name in names:
+        try:
+            sys.stdout.write(f"{draw(name)}\n")
+        except (FmiError, KeyError) as error:
+            sys.stderr.write(f"{name}: {error}\n")
+            status = 2
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())
