@@ -114,7 +114,10 @@ def keras(arrays, folder, form):
         layer = f"block{name[4]}_conv{name[6]}"
         kernel, offset = {
             "2016": (f"{layer}/{layer}_W_1:0", f"{layer}/{layer}_b_1:0"),
-            "2": (f"model_weights/{layer}/{layer}/kernel:0", f"model_weights/{layer}/{layer}/bias:0"),
+            "2": (
+                f"model_weights/{layer}/{layer}/kernel:0",
+                f"model_weights/{layer}/{layer}/bias:0",
+            ),
             "3": tuple(
                 f"layers/conv2d{f'_{index}' if index else ''}/vars/{part}" for part in (0, 1)
             ),
@@ -207,7 +210,12 @@ WRITERS = {
         "caffe-bgr",
         "torch",
     ),
-    "safetensors": (lambda a, _: safetensors(numbered(zoo(a))), "safetensors", "zoo", "safetensors"),
+    "safetensors": (
+        lambda a, _: safetensors(numbered(zoo(a))),
+        "safetensors",
+        "zoo",
+        "safetensors",
+    ),
     "safetensors timm": (
         lambda a, _: safetensors(with_dense(numbered(zoo(a)))),
         "safetensors",
