@@ -364,7 +364,7 @@ def main():
     signal.signal(signal.SIGALRM, signal.SIG_IGN)
     if chosen.what == "weights":
         import h5py  # noqa: F401
-        import safetensors.numpy
+        import safetensors.numpy  # noqa: F401
         import scipy.io  # noqa: F401
 
         try:

@@ -321,20 +321,21 @@ def test_proxy_of_the_environment(server, tmp_path, monkeypatch):
         sources.fetch(replace(wanted, file="b"), tmp_path, QUICK)
 
 
-FETCHING = """
+FETCHING = f"""
 import resource, signal, sys
 from fmi import sources
 from fmi.errors import FetchError
 if sys.argv[3] != "-":
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]),) * 2)
-wanted = sources.Source("data", "models", "data.bin", (sys.argv[1],), {size}, "sha256:{digest}")
+digest = "sha256:{SHA256}"
+wanted = sources.Source("data", "models", "data.bin", (sys.argv[1],), {len(CONTENT)}, digest)
 try:
     from pathlib import Path
     print(sources.fetch(wanted, Path(sys.argv[2])))
 except FetchError as error:
     print(error)
     sys.exit(2)
-""".format(size=len(CONTENT), digest=SHA256)
+"""
 
 
 def fetching(server, folder, limit="-"):

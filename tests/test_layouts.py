@@ -216,15 +216,11 @@ def npz_huge_shape(base, _):
 
 
 def npz_bomb(base, _):
-    stream = io.BytesIO()
+    stream, head = io.BytesIO(), io.BytesIO()
+    shape = {"descr": "<f4", "fortran_order": False, "shape": (1 << 17, 64, 3, 3)}
+    np.lib.format.write_array_header_1_0(head, shape)
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
-        with archive.open("conv1_1_weight.npy", "w") as member:
-            head = io.BytesIO()
-            shape = {"descr": "<f4", "fortran_order": False, "shape": (1 << 17, 64, 3, 3)}
-            np.lib.format.write_array_header_1_0(head, shape)
-            member.write(head.getvalue())
-            for _ in range(288):
-                member.write(bytes(1 << 20))
+        archive.writestr("conv1_1_weight.npy", head.getvalue() + bytes(288 << 20))
     return stream.getvalue()
 
 
