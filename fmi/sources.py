@@ -6,6 +6,7 @@ A file gets its name only once its digest is right, so that a file that is there
 from __future__ import annotations
 
 import errno
+import functools
 import hashlib
 import logging
 import os
@@ -107,6 +108,7 @@ def table_folder() -> Path:
     return inside if (inside / "sources.yaml").is_file() else here.parent / "models"
 
 
+@functools.lru_cache(maxsize=None)
 def _table(file: str) -> Dict[str, Any]:
     return dict(yaml.safe_load((table_folder() / file).read_text(encoding="utf-8")))
 

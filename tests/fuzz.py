@@ -244,7 +244,8 @@ def fuzz_weights(count, seed, folder, outcome):
     spawn = layouts._spawn
     log = Log()
     logging.getLogger("fmi").addHandler(log)
-    plan = [kind for kind, share in SHARES.items() for _ in range(round(count * share))]
+    parts = count / sum(SHARES.values())
+    plan = [kind for kind, share in SHARES.items() for _ in range(round(parts * share))]
     path = folder / "mutated"
     for index, kind in enumerate(plan):
         random = np.random.RandomState([seed, index])
