@@ -152,7 +152,8 @@ def inside_png(data, random):
 
 
 def bases(folder):
-    """Format -> well-formed files."""
+    """Format -> well-formed files, small ones."""
+    files.DENSE = False
     arrays = files.vgg_arrays(blocks=1)
     made = collections.defaultdict(list)
     for write, kind, _, _ in files.WRITERS.values():
