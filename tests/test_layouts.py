@@ -89,6 +89,34 @@ def test_gluon_own_network(norm, names, tmp_path, picture):
     assert relative(result, expected) < 1e-5
 
 
+def test_batch_norm_of_pytorch(tmp_path, picture):
+    """PyTorch computes the codes; torchvision's vgg19_bn has these modules and names."""
+    torch = pytest.importorskip("torch")
+    nn, modules, channels = torch.nn, [], 3
+    for name in vgg.CONVOLUTIONS[:4]:
+        count = vgg.FILTERS[int(name[4]) - 1]
+        modules += [nn.Conv2d(channels, count, 3, padding=1), nn.BatchNorm2d(count), nn.ReLU()]
+        modules += [nn.MaxPool2d(2)] if name == "conv1_2" else []
+        channels = count
+    net = nn.Sequential(*modules).eval()
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for module in net:
+            if isinstance(module, nn.BatchNorm2d):
+                for tensor in (module.weight, module.running_var):
+                    tensor.uniform_(0.5, 2)
+                for tensor in (module.bias, module.running_mean):
+                    tensor.normal_(0, 0.3)
+        unit = (picture / 255 - files.ZOO_MEAN) / files.ZOO_STD
+        image = torch.from_numpy(unit.transpose(2, 0, 1)[None].astype(np.float32))
+        expected = {"relu2_2": net(image).numpy()}
+    path = tmp_path / "norm.pth"
+    torch.save({f"features.{key}": value for key, value in net.state_dict().items()}, path)
+    found = weights.read(path)
+    assert found.covers == vgg.CONVOLUTIONS[:4]
+    assert relative(codes(found.arrays, found.mean, picture, ["relu2_2"]), expected) < 1e-5
+
+
 @pytest.mark.parametrize("norm", [False, True])
 def test_names_of_gluon_and_torchvision(norm):
     """All 16 convolutions, and nothing else, are found among the names of whole networks."""
