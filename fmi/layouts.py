@@ -5,8 +5,8 @@ hold. The compiled readers of HDF5, MATLAB's, PyTorch's and safetensors' files c
 damaged file, or let it fill the memory, so they work in a process of their own that has little
 memory and little time (:func:`_isolated`).
 
-Only what a convolution or a batch normalisation can be is taken: floating-point arrays of one or
-four dimensions. Dense layers are left out.
+Only what a convolution of VGG-19 or its batch normalisation can be is taken: floating-point
+arrays of one or four dimensions, none larger than :data:`ELEMENTS`. Dense layers are left out.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from fmi.errors import InputError
 Arrays = Dict[str, np.ndarray]
 
 TOTAL = 256 << 20  # bytes; VGG-19's convolutions take 80 MB in float32
+ELEMENTS = 512 * 512 * 3 * 3  # of VGG-19's largest convolutions
 METADATA = "metadata"  # an array of the .npz files that `fmi weights convert` writes: JSON
 
 NDARRAY_LIST = 0x112  # first word of MXNet's .params files
@@ -98,7 +99,7 @@ def format_of(data: bytes) -> str:
 
 
 def _wanted(shape: Sequence[int], kind: str) -> bool:
-    return kind == "f" and len(shape) in (1, 4)
+    return kind == "f" and len(shape) in (1, 4) and 0 < _count(shape) <= ELEMENTS
 
 
 class _Budget:
@@ -109,8 +110,8 @@ class _Budget:
 
     def take(self, name: str, shape: Sequence[int], itemsize: int) -> None:
         self.left -= _count(shape) * itemsize
-        if self.left < 0 or min(shape, default=1) < 0:
-            raise InputError(f"array {name!r} of shape {tuple(shape)} is larger than VGG-19's")
+        if self.left < 0:
+            raise InputError(f"holds more than VGG-19's convolutions: no room is left for {name!r}")
 
 
 def _count(shape: Sequence[int]) -> int:
@@ -174,7 +175,7 @@ def _npy_header(stream: Any) -> Tuple[Tuple[int, ...], bool, np.dtype]:
 # --- MXNet's .params ---
 
 # Element type in the file -> NumPy's; bfloat16 (12) is left out, NumPy has none.
-ELEMENTS = {
+TYPES = {
     0: "<f4", 1: "<f8", 2: "<f2", 3: "u1", 4: "<i4", 5: "i1", 6: "<i8", 7: "?",
 }  # fmt: skip
 
@@ -237,9 +238,9 @@ def _ndarray(words: _Words) -> np.ndarray:
     else:  # legacy: the first word is the number of dimensions
         shape = words.unpack(f"{_dimensions(magic)}I")
     _, _, element = words.unpack("iii")  # device and its number, element type
-    if element not in ELEMENTS or min(shape) < 1:
+    if element not in TYPES or min(shape) < 1:
         raise InputError("the .params file holds an array of unknown type or shape")
-    item = np.dtype(ELEMENTS[element])
+    item = np.dtype(TYPES[element])
     return np.frombuffer(words.take(_count(shape) * item.itemsize), dtype=item).reshape(shape)
 
 

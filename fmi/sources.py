@@ -6,6 +6,7 @@ A file gets its name only once its digest is right, so that a file that is there
 from __future__ import annotations
 
 import errno
+import functools
 import hashlib
 import logging
 import os
@@ -95,7 +96,7 @@ class Patience:
 
     connect: float = 4
     read: float = 30
-    first: float = 8
+    first: float = 9
     tries: int = 3
     pause: float = 1
 
@@ -107,6 +108,7 @@ def table_folder() -> Path:
     return inside if (inside / "sources.yaml").is_file() else here.parent / "models"
 
 
+@functools.lru_cache(maxsize=None)
 def _table(file: str) -> Dict[str, Any]:
     return dict(yaml.safe_load((table_folder() / file).read_text(encoding="utf-8")))
 
@@ -296,7 +298,7 @@ def _attempts(source: Source, target: Path, patience: Patience) -> List[str]:
     problems: List[str] = []
     sink = _Sink(source)
     for url in source.urls:
-        if problems and time.monotonic() > last_call and not sink.answered:
+        if not sink.answered and time.monotonic() > last_call:
             break  # no internet, most likely: further addresses would only take more time
         for attempt in range(patience.tries):
             time.sleep(patience.pause * attempt)
@@ -313,8 +315,7 @@ def _attempts(source: Source, target: Path, patience: Patience) -> List[str]:
                     f"{target} cannot be written: {error.strerror or error}; make room, or fetch"
                     " into another folder with --folder"
                 ) from None
-            in_time = time.monotonic() + patience.pause * (attempt + 1) < last_call
-            if not sink.worth_another_try or not (sink.answered or in_time):
+            if not (sink.answered and sink.worth_another_try):
                 break
         problems.append(problem)
     return problems
@@ -352,7 +353,7 @@ def _download(source: Source, url: str, target: Path, sink: _Sink, patience: Pat
     import pooch
     from tqdm.auto import tqdm
 
-    _check_reachable(url, patience.connect)
+    sink.answered = _reached(url, patience.connect)
     target.parent.mkdir(parents=True, exist_ok=True)
     if shutil.disk_usage(target.parent).free < source.size:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -360,7 +361,7 @@ def _download(source: Source, url: str, target: Path, sink: _Sink, patience: Pat
     beside = Path(name)
     try:
         with os.fdopen(handle, "wb") as stream, tqdm(
-            desc=source.file, unit="B", unit_scale=True, disable=None
+            desc=source.file, total=source.size, unit="B", unit_scale=True, disable=None
         ) as bar:
             sink.stream = stream
             get_url = pooch.HTTPDownloader(
@@ -407,8 +408,8 @@ def _unpack(path: Path, source: Source) -> None:
             out.unlink()
 
 
-def _check_reachable(url: str, seconds: float) -> None:
-    """Look up the host and connect to it once, within `seconds` altogether.
+def _reached(url: str, seconds: float) -> bool:
+    """Look up the host and connect to it once, within `seconds` altogether; not with a proxy.
 
     A look-up has no time-out of its own, and a host may have a dozen addresses, each of which
     would be given the whole time.
@@ -416,7 +417,7 @@ def _check_reachable(url: str, seconds: float) -> None:
     import requests
 
     if requests.utils.get_environ_proxies(url):
-        return  # the proxy does both
+        return False  # the proxy does both
     parts = urllib.parse.urlsplit(url)
     host, port = parts.hostname or "", parts.port or {"http": 80}.get(parts.scheme, 443)
     problems: List[str] = [f"no connection to {host} in time"]
@@ -435,6 +436,7 @@ def _check_reachable(url: str, seconds: float) -> None:
     thread.join(seconds)
     if problems:
         raise requests.exceptions.ConnectionError(problems[0])
+    return True
 
 
 def _reason(error: Exception) -> str:

@@ -503,7 +503,7 @@ def canonical(
             weight = weight / (to_255 * np.asarray(layout.std))[None, :, None, None]
         for kind, array in (("weight", weight), ("bias", bias)):
             with np.errstate(over="ignore"):  # infinity is refused below
-                array = np.ascontiguousarray(array, dtype=np.float32)
+                array = np.array(array, dtype=np.float32, order="C")  # lets go of the file's bytes
             if not np.isfinite(array).all():
                 raise InputError(f"{convolution}'s {kind} holds values that are not finite")
             array.flags.writeable = False

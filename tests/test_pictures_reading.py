@@ -105,7 +105,11 @@ def test_sixteen_bits_of_colour(tmp_path):
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", crc)
 
     header = struct.pack(">2I5B", 2, 1, 16, 2, 0, 0, 0)
-    parts = [chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(b"\0" + row)), chunk(b"IEND", b"")]
+    parts = [
+        chunk(b"IHDR", header),
+        chunk(b"IDAT", zlib.compress(b"\0" + row)),
+        chunk(b"IEND", b""),
+    ]
     path = tmp_path / "a.png"
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
     found = pictures.read(path).pixels
@@ -196,7 +200,9 @@ def cut(path):
 @pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "gif", "bmp", "tif"])
 def test_cut_files(suffix, rgb, tmp_path):
     path = tmp_path / f"cut.{suffix}"
-    Image.fromarray(np.random.RandomState(0).randint(0, 256, (50, 50, 3), dtype=np.uint8)).save(path)
+    Image.fromarray(np.random.RandomState(0).randint(0, 256, (50, 50, 3), dtype=np.uint8)).save(
+        path
+    )
     cut(path)
     with pytest.raises(InputError, match=f"cut.{suffix} is no picture") as caught:
         pictures.read(path)

@@ -11,6 +11,7 @@ from fmi import vgg
 CAFFE_MEAN = (123.68, 116.779, 103.939)
 ZOO_MEAN = np.array([0.485, 0.456, 0.406])
 ZOO_STD = np.array([0.229, 0.224, 0.225])
+DENSE = True  # whether dense layers are written where a layout has them
 MODULES = (0, 2, 5, 7, 10, 12, 14, 16, 19, 21, 23, 25, 28, 30, 32, 34)  # torchvision's vgg19
 
 
@@ -114,7 +115,10 @@ def keras(arrays, folder, form):
         layer = f"block{name[4]}_conv{name[6]}"
         kernel, offset = {
             "2016": (f"{layer}/{layer}_W_1:0", f"{layer}/{layer}_b_1:0"),
-            "2": (f"model_weights/{layer}/{layer}/kernel:0", f"model_weights/{layer}/{layer}/bias:0"),
+            "2": (
+                f"model_weights/{layer}/{layer}/kernel:0",
+                f"model_weights/{layer}/{layer}/bias:0",
+            ),
             "3": tuple(
                 f"layers/conv2d{f'_{index}' if index else ''}/vars/{part}" for part in (0, 1)
             ),
@@ -153,6 +157,10 @@ def mat(arrays, old=False, compress=False):
             both[:] = [hwio(weight), bias[:, None]]
             layer["weights"] = both
         layers += [layer, {"name": name.replace("conv", "relu"), "type": "relu"}]
+    dense = np.empty(2, dtype=object)
+    dense[:] = [np.ones((7, 7, 16, 4096), np.float32), np.ones((4096, 1), np.float32)]
+    if DENSE and not old:
+        layers.append({"name": "fc6", "type": "conv", "weights": dense})
     cells = np.empty(len(layers), dtype=object)
     cells[:] = layers
     normalization = {"averageImage": np.reshape(CAFFE_MEAN, (1, 1, 3))}
@@ -164,9 +172,12 @@ def mat(arrays, old=False, compress=False):
 
 
 def with_dense(named):
+    """timm's first dense layer is a convolution, larger than all others together."""
+    if not DENSE:
+        return named
     return {
         **named,
-        "pre_logits.fc1.weight": np.ones((8, 2, 7, 7), np.float32),
+        "pre_logits.fc1.weight": np.ones((4096, 32, 7, 7), np.float32),
         "classifier.0.weight": np.ones((6, 4), np.float32),
         "classifier.0.bias": np.ones(6, np.float32),
     }
@@ -207,7 +218,12 @@ WRITERS = {
         "caffe-bgr",
         "torch",
     ),
-    "safetensors": (lambda a, _: safetensors(numbered(zoo(a))), "safetensors", "zoo", "safetensors"),
+    "safetensors": (
+        lambda a, _: safetensors(numbered(zoo(a))),
+        "safetensors",
+        "zoo",
+        "safetensors",
+    ),
     "safetensors timm": (
         lambda a, _: safetensors(with_dense(numbered(zoo(a)))),
         "safetensors",
