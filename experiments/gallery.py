@@ -46,7 +46,9 @@ SHEETS = {
     "vgg19_fig3_eq2": Sheet("fig3", (*FIG3, "PICTURES=golden_gate", "CHAIN=0", "PRECISION=auto")),
     "vgg19_fig3_neckarfront": Sheet("fig3", (*FIG3, "PICTURES=tubingen", "PRECISION=auto")),
     "vgg19_fig4": Sheet("fig4", (*REAL, f"LAYERS={SHALLOW}", "PRECISION=auto"), 700),
-    "vgg19_fig5": Sheet("fig5", (*REAL, f"STYLE_LAYERS={SHALLOW}", "PRECISION=auto")),
+    "vgg19_fig5": Sheet(
+        "fig5", (*REAL, f"STYLE_LAYERS={SHALLOW}", "LONG_EDGE=256", "PRECISION=auto")
+    ),
 }
 
 

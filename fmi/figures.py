@@ -50,7 +50,8 @@ def sheet(blocks: Sequence[Block], note: str = "") -> Figure:
     """
     widest = max(len(row) for block in blocks for row in block.panels)
     heights = [_heights(block) for block in blocks]
-    left, gap, title, caption = 0.45, 0.08, 0.35, 0.4
+    gap, title, caption = 0.08, 0.35, 0.4
+    left = 0.45 if any(block.rows for block in blocks) else gap
     width = left + widest * (PANEL_INCHES + gap)
     tall = [
         (title if block.columns else gap)

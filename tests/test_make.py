@@ -1,0 +1,43 @@
+"""The Makefile hands its variables to fmi, whose message and status come through."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent.parent
+
+
+def make(*words):
+    ready = Path(sys.prefix) / ".ready"
+    if not (Path(sys.prefix) / "bin/fmi").exists():
+        pytest.skip("fmi is not installed in a virtual environment")
+    command = ["make", "--no-print-directory", f"VENV={sys.prefix}", "-o", str(ready), *words]
+    return subprocess.run(command, cwd=HERE, capture_output=True, text=True, check=False)
+
+
+def test_figure_with_variables(picture_folder, tmp_path):
+    done = make("fig2", f"PICTURES={picture_folder}", f"RESULTS={tmp_path}/with space")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "with space/fig2.png").is_file()
+
+
+def test_unknown_variable():
+    done = make("fig3", "LAYRES=relu1_2")
+    assert done.returncode == 2
+    assert "fmi: unknown variable 'LAYRES'; did you mean LAYERS" in done.stderr
+
+
+def test_help_lists_every_word():
+    words = make("help").stdout
+    for word in ("fig1 ... fig5", "demo", "test", "lint", "clean", "models", "pictures"):
+        assert f"\n{word} " in "\n" + words
+
+
+def test_unknown_wheel():
+    ready = Path(sys.prefix) / ".ready"
+    command = ["make", f"VENV={sys.prefix}", "MXNET=rocm", "-W", "setup.py", str(ready)]
+    done = subprocess.run(command, cwd=HERE, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "MXNET=rocm should be cpu or cu112" in done.stderr
