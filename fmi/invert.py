@@ -7,8 +7,8 @@
 Every function takes the keywords of :class:`Options`, and every field of
 :class:`fmi.settings.Settings` (and of :class:`fmi.settings.Transfer` for style transfer) as a
 keyword: ``long_edge=256, steps=100, stop=0, denoise=0, pool="max" ...``. A picture is a path, a
-PIL image, or an (H, W, 3) uint8 RGB array. Wherever a layer is taken, several may be given; their
-codes are then inverted together, as the 2016 code can.
+PIL image, or an (H, W, 3) uint8 RGB array. Wherever a layer is taken, several may be given (also as
+``layers=``); their codes are then inverted together, as the 2016 code can.
 """
 
 from __future__ import annotations
@@ -166,7 +166,7 @@ class Inversion:
         )
 
 
-def code(picture: Source, layer: Layers, **options: Any) -> Inversion:
+def code(picture: Source, layer: Optional[Layers] = None, **options: Any) -> Inversion:
     """Classical code inversion: a picture whose code is that of `picture`.
 
     Parameters
@@ -183,7 +183,7 @@ def code(picture: Source, layer: Layers, **options: Any) -> Inversion:
     fmi.errors.InputError
         For an unknown layer or option, an unreadable picture, or weights that lack the layer.
     """
-    lab = _Lab("code", _layers(layer), options)
+    lab = _Lab("code", _layers(layer, options), options)
     content = lab.content(picture)
     return lab.invert(lab.code_loss(lab.network(content)), [{}])[0]
 
@@ -222,7 +222,7 @@ def feature_map(
     fmi.errors.InputError
         As for :func:`code`, and for a filter that the layer has not.
     """
-    lab = _Lab("feature_map", _layers(layer), options)
+    lab = _Lab("feature_map", _layers(layer, options), options)
     chosen = lab.filters(filters)
     now = lab.network(lab.content(picture))
     labels: List[Dict[str, Any]] = [{"filter": index, "chain": chain} for index in chosen]
@@ -240,7 +240,11 @@ def feature_map(
 
 
 def random(
-    picture: Source, layer: Layers, draws: int = 1, seed: int = 0, **options: Any
+    picture: Source,
+    layer: Optional[Layers] = None,
+    draws: int = 1,
+    seed: int = 0,
+    **options: Any,
 ) -> List[Inversion]:
     """Randomly modified code inversion: energies reallocated at random (Eq. 3-4, Fig. 4).
 
@@ -262,7 +266,7 @@ def random(
     fmi.errors.InputError
         As for :func:`code`.
     """
-    lab = _Lab("random", _layers(layer), {**options, "seed": seed})
+    lab = _Lab("random", _layers(layer, options), {**options, "seed": seed})
     if draws < 1:
         raise InputError(f"draws={draws} should be at least 1")
     now = lab.network(lab.content(picture))
@@ -317,7 +321,9 @@ def gatys(content: Source, style: Source, **options: Any) -> Inversion:
     return lab.transfer(content, style, codes.gram, losses.gram)
 
 
-def rank_match(content: Source, style: Source, layer: Layers, **options: Any) -> Inversion:
+def rank_match(
+    content: Source, style: Source, layer: Optional[Layers] = None, **options: Any
+) -> Inversion:
     """The 2016 code's extra mode: feature maps exchanged by the rank of their energies.
 
     Parameters
@@ -334,7 +340,7 @@ def rank_match(content: Source, style: Source, layer: Layers, **options: Any) ->
     fmi.errors.InputError
         As for :func:`code`.
     """
-    lab = _Lab("rank_match", _layers(layer), options)
+    lab = _Lab("rank_match", _layers(layer, options), options)
     now = lab.network(lab.content(content))
     other = lab.network(lab.style(style))
     targets = {name: codes.rank_match(now[name], other[name]) for name in now}
@@ -358,7 +364,7 @@ def activations(picture: Source, layer: Layers, **options: Any) -> Dict[str, NDA
     dict
         Layer to code, (1, C, M, N).
     """
-    lab = _Lab("activations", _layers(layer), options)
+    lab = _Lab("activations", _layers(layer, options), options)
     return lab.network(lab.content(picture))
 
 
@@ -367,8 +373,12 @@ def row(values: np.ndarray, like: NDArray) -> NDArray:
     return mx.nd.array(values[None], ctx=like.context, dtype="float64")
 
 
-def _layers(layer: Layers) -> List[str]:
-    names = [layer] if isinstance(layer, str) else list(layer)
+def _layers(layer: Optional[Layers], options: Dict[str, Any]) -> List[str]:
+    """The layers given as `layer` or with the keyword ``layers=``, which is taken out."""
+    both = [given for given in (layer, options.pop("layers", None)) if given is not None]
+    if len(both) == 2:
+        raise InputError("layer and layers= are both given; use one of them")
+    names = [both[0]] if both and isinstance(both[0], str) else [n for x in both for n in x]
     if not names:
         raise InputError("no layer is given; name at least one, such as 'relu3_2'")
     return [vgg.check_layer(name) for name in names]

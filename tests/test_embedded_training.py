@@ -29,7 +29,7 @@ def config():
         whole,
         canvases={"classes": 3, "train": 2, "held_out": 1},
         network={**whole.network, "channels": CHANNELS},
-        optimiser={**whole.optimiser, "warm_up": 2},
+        warm_up=2,
         phases=tuple(phases),
         report={"every": 3, "crop": 32, "pictures": 3},
         calibration={**whole.calibration, "pictures": ["coffee"], "long_edge": 64},
@@ -91,16 +91,17 @@ def test_learning_rate_warms_up_and_falls_within_each_phase(config):
     assert config.rate_at(2) == pytest.approx(config.phases[1].rate[0])
 
 
-def test_resumed_run_has_the_parameters_of_an_uninterrupted_one(config, run, tmp_path):
-    train.train(config, tmp_path, until=3)
-    assert [path.name for path in train.checkpoints(tmp_path)] == ["step-000003"]
+@pytest.mark.parametrize("pause", [1, 3])  # within the first phase and within the second
+def test_resumed_run_has_the_parameters_of_an_uninterrupted_one(config, run, tmp_path, pause):
+    train.train(config, tmp_path, until=pause)
+    assert [path.name for path in train.checkpoints(tmp_path)] == [f"step-{pause:06d}"]
     resumed = train.train(config, tmp_path)
     assert resumed.step == config.steps == 4
     whole = parameters(run[0])
     for name, value in parameters(resumed).items():
         np.testing.assert_array_equal(value, whole[name], err_msg=name)
     history = json.loads((tmp_path / "metrics.json").read_text())
-    assert [entry["step"] for entry in history] == [3, 4]
+    assert [entry["step"] for entry in history] == sorted({pause, 3, 4})
 
 
 def test_an_unknown_entry_of_the_yaml_is_refused(tmp_path):
@@ -125,6 +126,14 @@ def test_folded_network_computes_what_the_trained_one_does(config):
             unit.norm.running_var.set_data(mx.nd.random.uniform(0.3, 2, shape))
     pictures = np.random.RandomState(0).normal(0, 1, (2, 3, 32, 48)).astype(np.float32)
     assert export.folding_difference(net, network.fold(net), pictures) < 1e-4
+
+
+def test_smooth_kernels_are_blind_to_patterns_that_alternate_from_pixel_to_pixel(config):
+    first = network.fold(train.Run(config).net)["conv1_1_weight"]
+    signs = np.array([1, -1, 1])
+    assert abs(first).max() > 0
+    np.testing.assert_allclose((first * signs).sum(-1), 0, atol=1e-6)
+    np.testing.assert_allclose((first * signs[:, None]).sum(-2), 0, atol=1e-6)
 
 
 def test_rescaling_sets_mean_activations_and_keeps_the_function():

@@ -89,6 +89,10 @@ def test_single_settings_and_presets(picture, options):
 def test_several_layers_together(picture, options):
     found = fmi.invert.code(picture, ["relu1_1", "relu2_1"], **options)
     assert found.settings["layers"] == ["relu1_1", "relu2_1"]
+    same = fmi.invert.code(picture, layers=["relu1_1", "relu2_1"], **options)
+    assert np.array_equal(found.array, same.array)
+    with pytest.raises(InputError, match="layer and layers= are both given"):
+        fmi.invert.code(picture, "relu1_1", layers=["relu2_1"], **options)
     alone = [fmi.invert.code(picture, n, **options).loss[0] for n in ("relu1_1", "relu2_1")]
     assert found.loss[0] == pytest.approx(sum(alone), rel=1e-4)
 
