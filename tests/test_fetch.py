@@ -488,7 +488,7 @@ def test_package_finds_its_tables(tmp_path):
     root = Path(sources.__file__).parent
     for file in [*root.glob("*.py")]:
         (package / file.name).write_bytes(file.read_bytes())
-    for file in (root.parent / "models").glob("*.yaml"):
+    for file in sources.table_folder().glob("*.yaml"):
         (package / "models" / file.name).write_bytes(file.read_bytes())
     code = (
         "import json; from fmi import sources;"
