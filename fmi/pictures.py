@@ -98,12 +98,14 @@ def read(source: Source) -> Picture:
             f"a picture should be a path, a PIL image or an array, not {type(source).__name__}"
         )
     path = Path(source)
+    if path.exists() and not path.is_file():
+        raise InputError(f"picture {path} is not a file")
     try:
-        if path.exists() and not path.is_file():
-            raise InputError(f"picture {path} is not a file")
         data = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"picture {path} cannot be read: {error.strerror}") from None
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
+        raise InputError(
+            f"picture {path} cannot be read: {getattr(error, 'strerror', error)}"
+        ) from None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PIL's on large and odd files; what matters is raised
         try:

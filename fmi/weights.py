@@ -262,12 +262,14 @@ def read(path: Union[str, Path]) -> Weights:
     path = Path(path)
     try:
         status = path.stat()
-        if not path.is_file():
-            raise InputError(f"weights {path} are not a file")
-        if status.st_size > LARGEST:
-            raise InputError(f"weights {path} are larger than VGG-19 can be")
-    except OSError as error:
-        raise InputError(f"weights {path} cannot be read: {error.strerror}") from None
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
+        raise InputError(
+            f"weights {path} cannot be read: {getattr(error, 'strerror', error)}"
+        ) from None
+    if not path.is_file():
+        raise InputError(f"weights {path} are not a file")
+    if status.st_size > LARGEST:
+        raise InputError(f"weights {path} are larger than VGG-19 can be")
     return _read(path, (status.st_mtime_ns, status.st_size, status.st_ino))
 
 

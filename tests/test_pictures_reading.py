@@ -219,6 +219,8 @@ def test_no_picture(tmp_path):
         pictures.read(tmp_path)
     with pytest.raises(InputError, match="cannot be read: No such file"):
         pictures.read(tmp_path / "missing.png")
+    with pytest.raises(InputError, match="cannot be read: embedded null byte"):
+        pictures.read("a\0b.png")
 
 
 def test_damaged_image_object(tmp_path):

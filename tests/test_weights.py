@@ -201,6 +201,7 @@ def test_named_source(place, table):
         ("vgg91", "unknown weights 'vgg91'; did you mean vgg19"),
         ("missing.npz", r"weights missing\.npz cannot be read: No such file"),
         ("..", "are not a file"),
+        ("a\0b.npz", "cannot be read: embedded null byte"),
     ],
 )
 def test_wrong_names(name, message, place):
