@@ -114,7 +114,7 @@ def read(source: Source) -> Picture:
             image = Image.open(io.BytesIO(data), formats=formats)
         except UnidentifiedImageError:
             raise InputError(
-                f"{path} is no picture of a known format: {', '.join(FORMATS)}"
+                f"{path} is no picture that can be read: none of {', '.join(FORMATS)}"
             ) from None
         except Exception as error:  # PIL raises nearly anything on a damaged file
             raise InputError(_damaged(path, error)) from None

@@ -213,7 +213,7 @@ def test_no_picture(tmp_path):
     path = tmp_path / "a.jpg"
     for content in (b"", b"<html>", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"):
         path.write_bytes(content)
-        with pytest.raises(InputError, match="is no picture of a known format: PNG, JPEG"):
+        with pytest.raises(InputError, match="is no picture that can be read: none of PNG, JPEG"):
             pictures.read(path)
     with pytest.raises(InputError, match="is not a file"):
         pictures.read(tmp_path)
