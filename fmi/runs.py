@@ -462,14 +462,14 @@ def _fig5(run: Experiment) -> List[figures.Block]:
         for file in files:
             for name, method in methods.items():
                 scheme = getattr(run.settings(name), name)
-                sources = {"content": file, "style": style}
+                used = {"content": file, "style": style}
                 panel = Panel(f"{file.stem}/{style.stem}_{name}", {})
 
-                def call(_: Sequence[Panel], method: Any = method, sources: Any = sources) -> Found:
-                    return [method(**sources, **run.options())]
+                def call(_: Sequence[Panel], method: Any = method, used: Any = used) -> Found:
+                    return [method(**used, **run.options())]
 
                 reached = (scheme.content_layer, *scheme.style_layers)
-                jobs.append(Job(name, sources, reached, (panel,), call))
+                jobs.append(Job(name, used, reached, (panel,), call))
     compute(run, jobs)
     height, width, _ = _panel(run, f"{files[0].stem}/{styles[0].stem}_gatys").shape
     rows = [
