@@ -12,7 +12,7 @@ import json
 import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 from PIL import Image
@@ -109,38 +109,47 @@ def experiment(path: Path, overrides: Sequence[str] = ()) -> Experiment:
     figure = raw.get("figure")
     if figure not in OWN:
         raise InputError(f"{path}: 'figure' should be one of {', '.join(OWN)}, not {figure!r}")
-    known = COMMON + OWN[figure] + presets.overridable()
+    own = COMMON + OWN[figure]
+    known = own + presets.overridable()
     _check_keys(raw, known, f"key in {path}")
+    given = _given(overrides, known)
+    folder = _picture_folder(given)
+    merged = {**raw, **given}
+    fields = presets.field_names(presets.Transfer)
+    values = {k: _typed(k, v) for k, v in merged.items() if k in own and k not in fields}
+    settings = {k: v for k, v in merged.items() if k not in values}
+    values.update(folder=folder, asked_for=[key for key in ("pictures", "styles") if key in given])
+    name = values.setdefault("settings", "code")
+    presets.override(presets.preset(name), settings, "gatys" if figure == "fig5" else None)
+    if isinstance(values.get("chain"), dict):  # a value for each preset
+        values["chain"] = values["chain"].get(name, False)
+    for layer in values.get("layers", ()):
+        vgg.check_layer(layer)
+    return Experiment(figure, values, settings)
+
+
+def _given(overrides: Sequence[str], known: Sequence[str]) -> Dict[str, str]:
+    """``KEY=VALUE`` texts by key in lower case."""
     given = {}
     for text in overrides:
         key, equals, value = text.partition("=")
         if not equals or not value:
             raise InputError(f"{text!r} should be KEY=VALUE, such as LAYERS=relu1_2")
         given[key.lower()] = value
-    _check_keys({k.upper(): v for k, v in given.items()}, [k.upper() for k in known], "variable")
-    merged = {**raw, **given}
-    own = COMMON + OWN[figure]
-    fields = presets.field_names(presets.Transfer)
-    folder = given.get("pictures")
-    if folder == "auto" or (folder and Path(folder).is_dir()):  # the YAML's pictures
-        merged["pictures"] = raw["pictures"]
+    _check_keys([key.upper() for key in given], [key.upper() for key in known], "variable")
+    return given
+
+
+def _picture_folder(given: Dict[str, str]) -> Optional[str]:
+    """Take PICTURES out of `given` where it says where the YAML's pictures are, not which."""
+    named = given.get("pictures", "")
+    folder = named if named and Path(named).is_dir() else None
+    if folder or named == "auto":
         del given["pictures"]
-    if not folder or not Path(folder).is_dir():
-        folder = None
-    values = {k: _typed(k, v) for k, v in merged.items() if k in own and k not in fields}
-    settings = {k: v for k, v in merged.items() if k not in values}
-    values.update(folder=folder, asked_for=[key for key in ("pictures", "styles") if key in given])
-    name = values.setdefault("settings", "code")
-    presets.override(presets.preset(name), settings, "gatys" if figure == "fig5" else None)
-    if figure == "fig3":
-        chain = values["chain"]
-        values["chain"] = chain.get(name, False) if isinstance(chain, dict) else chain
-    for layer in values.get("layers", ()):
-        vgg.check_layer(layer)
-    return Experiment(figure, values, settings)
+    return folder
 
 
-def _check_keys(given: Mapping[str, Any], known: Sequence[str], kind: str) -> None:
+def _check_keys(given: Iterable[str], known: Sequence[str], kind: str) -> None:
     for key in given:
         if key not in known:
             raise unknown(kind, key, known)

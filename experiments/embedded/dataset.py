@@ -12,7 +12,7 @@ import os
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple, Tuple
+from typing import Any, Mapping, NamedTuple, Sequence, Tuple
 
 import numpy as np
 from tqdm import tqdm
@@ -34,6 +34,8 @@ class Phase:
     ----------
     steps
         Number of batches.
+    optimiser
+        MXNet's name of it, and its settings.
     crop
         Side of a crop in pixels.
     batch
@@ -46,22 +48,26 @@ class Phase:
         Share of the crops that a flat region partly hides.
     contrast
         Lowest and highest factor on the contrast.
+    thresholds
+        Threshold of each of the five blocks, see :class:`experiments.embedded.network.Unit`.
     noise
         Largest standard deviation of the colour noise, 0-255 scale.
     """
 
     steps: int
+    optimiser: Mapping[str, Any]
     crop: int
     batch: int
-    rate: Tuple[float, float]
+    rate: Sequence[float]
     mix: float
     flat: float
-    contrast: Tuple[float, float]
+    contrast: Sequence[float]
     noise: float
+    thresholds: Sequence[float]
 
 
 class Batch(NamedTuple):
-    """Pictures (B, 3, crop, crop) as the network takes them, two labels (2, B), their shares (2, B).
+    """Pictures (B, 3, crop, crop) as the network takes them, two labels and their shares (2, B).
 
     A share is the part of the picture that shows the class. The last picture is plain: the mean
     colour and weak noise; its shares are 0.
@@ -73,7 +79,7 @@ class Batch(NamedTuple):
 
 
 def to_network(pictures: np.ndarray) -> np.ndarray:
-    """(B, H, W, 3) RGB on the 0-255 scale -> (B, 3, H, W) float32 as the training network takes it."""
+    """(B, H, W, 3) RGB on the 0-255 scale -> the training network's (B, 3, H, W) float32."""
     return np.ascontiguousarray(((pictures - MEAN) * SCALE).transpose(0, 3, 1, 2), np.float32)
 
 
@@ -121,11 +127,12 @@ def cut(
 
 
 def recolour(
-    pictures: np.ndarray, contrast: Tuple[float, float], rng: np.random.RandomState
+    pictures: np.ndarray, contrast: Sequence[float], rng: np.random.RandomState
 ) -> np.ndarray:
     """Change contrast, mix the colour channels a little and shift the mean colour; (B, H, W, 3)."""
     n = len(pictures)
-    gain = np.exp(rng.uniform(*np.log(contrast), size=(n, 1, 1)))
+    low, high = np.log(contrast)
+    gain = np.exp(rng.uniform(low, high, (n, 1, 1)))
     matrix = (np.eye(3) * gain + 0.05 * rng.randn(n, 3, 3)).astype(np.float32)
     shift = (14 * rng.randn(n, 1, 3)).astype(np.float32)
     flat = pictures.reshape(n, -1, 3).astype(np.float32) - 128
@@ -146,14 +153,10 @@ def regions(count: int, crop: int, rng: np.random.RandomState) -> np.ndarray:
 
 
 def noisy(pictures: np.ndarray, most: float, rng: np.random.RandomState) -> np.ndarray:
-    """Add grey and coloured noise, each of a random strength up to ``most``; mostly weak."""
-    n, strength = len(pictures), (len(pictures), 1, 1, 1)
-    seeds = np.random.Generator(np.random.SFC64(int(rng.randint(1 << 30))))
-    grey = seeds.standard_normal(pictures.shape[:3] + (1,), np.float32)
-    colour = seeds.standard_normal(pictures.shape, np.float32)
-    weak = rng.uniform(0, min(7.0, most), strength).astype(np.float32)
-    strong = (most * rng.rand(n, 1, 1, 1) ** 2).astype(np.float32)
-    return pictures + weak * grey + strong * colour
+    """Add white noise, of a random standard deviation up to ``most`` for each picture."""
+    fast = np.random.Generator(np.random.SFC64(int(rng.randint(1 << 30))))
+    strength = rng.uniform(0, most, (len(pictures), 1, 1, 1)).astype(np.float32)
+    return pictures + strength * fast.standard_normal(pictures.shape, np.float32)
 
 
 def batch(canvases: np.ndarray, phase: Phase, seed: int, step: int) -> Batch:

@@ -1,10 +1,10 @@
 """Procedural textures: a class is a structure (what is drawn) and a palette (in which colours).
 
-Every picture is computed from seeds alone; no photograph and no data set is involved. A structure is
-a function that draws a :class:`Field`, colourless, anew for each canvas: its kind, angle and period
-belong to the class, while offset, a small rotation and a small change of scale belong to the canvas.
-Random numbers come from :class:`numpy.random.RandomState`, whose stream never changes between
-versions of NumPy.
+Every picture is computed from seeds alone; no photograph and no data set is involved. A structure
+is a function that draws a :class:`Field`, colourless, anew for each canvas: its kind, angle and
+period belong to the class, while offset, a small rotation and a small change of scale belong to the
+canvas. Random numbers come from :class:`numpy.random.RandomState`, whose stream never changes
+between versions of NumPy.
 
 ``python -m experiments.embedded.textures sheet.png`` draws a contact sheet of all classes.
 """
@@ -24,6 +24,7 @@ from scipy.ndimage import gaussian_filter
 SIZE = 192  # pixels on each side of a canvas
 PALETTES = 28
 PALETTES_PER_STRUCTURE = 3
+HUE_SCHEMES = ("complementary", "triad", "free", "neighbours", "free", "complementary", "pale")
 PHI = 0.618034  # golden section: spreads the palettes' hues evenly
 
 Rng = np.random.RandomState
@@ -54,7 +55,7 @@ class Field(NamedTuple):
 
 
 class Palette(NamedTuple):
-    """``colours`` (3 to 5, 3) RGB from 0 to 1, an ``edge`` colour (3,) and a noise ``mix`` (3, 3)."""
+    """RGB ``colours`` (3 to 5, 3) from 0 to 1, an ``edge`` colour (3,), noises' ``mix`` (3, 3)."""
 
     colours: np.ndarray
     edge: np.ndarray
@@ -84,17 +85,18 @@ def _hue_scheme(kind: str, hue: float, i: int, n: int, rng: Rng) -> Tuple[float,
         return hue + i / 3, rng.uniform(0.75, 1), rng.uniform(0.55, 1)
     if kind == "neighbours":
         return hue + 0.1 * i, rng.uniform(0.6, 1), 0.2 + 0.8 * i / (n - 1)
-    if kind == "pale and dark":
+    if kind == "pale":
         return hue + 0.3 * rng.randn(), rng.choice([0.25, 0.9]), rng.choice([0.2, 0.95])
     return rng.rand(), rng.choice([0.5, 0.9, 1.0]), rng.choice([0.3, 0.7, 1.0, 1.0])  # "free"
 
 
 def _palette(index: int) -> Palette:
     """Palette number ``index``: 3 to 5 colours whose luminances span at least two fifths."""
-    kinds = ("complementary", "triad", "free", "neighbours", "free", "complementary", "pale and dark")
     rng = Rng(7000 + index)
     n = rng.randint(3, 6)
-    scheme = [_hue_scheme(kinds[index % 7], index * PHI, i, n, rng) for i in range(n)]
+    scheme = [
+        _hue_scheme(HUE_SCHEMES[index % len(HUE_SCHEMES)], index * PHI, i, n, rng) for i in range(n)
+    ]
     colours = np.array([colorsys.hsv_to_rgb(h % 1, min(s, 1), min(v, 1)) for h, s, v in scheme])
     luminance = colours @ (0.299, 0.587, 0.114)
     if np.ptp(luminance) < 0.4:
@@ -134,7 +136,7 @@ def _warp(rng: Rng, grid: np.ndarray, amount: float, length: float = 10.0) -> np
 def _band_noise(
     rng: Rng, frequency: float, octaves: float, angle: Optional[float] = None, spread: float = 0.35
 ) -> np.ndarray:
-    """Noise of unit variance around ``frequency`` (cycles per pixel), oriented if ``angle`` is given."""
+    """Noise of unit variance around ``frequency`` (cycles a pixel), with or without an angle."""
     fy, fx = np.fft.fftfreq(SIZE)[:, None], np.fft.rfftfreq(SIZE)[None]
     gain = np.exp(-(np.log((np.hypot(fx, fy) + 1e-6) / frequency) ** 2) / (2 * octaves**2))
     if angle is not None:
@@ -167,7 +169,7 @@ def _hash(i: np.ndarray, j: np.ndarray, seed: int) -> np.ndarray:
 
 
 class Cells(NamedTuple):
-    """The nearest of scattered points, for every pixel; distances in units of the points' spacing."""
+    """For every pixel the nearest of scattered points; distances in units of the spacing."""
 
     nearest: np.ndarray
     second: np.ndarray
@@ -184,7 +186,13 @@ def _norm(dx: np.ndarray, dy: np.ndarray, metric: str) -> np.ndarray:
 
 
 def _cells(
-    grid: np.ndarray, spacing: float, jitter: float, seed: int, metric: str, squash: float, shift: float
+    grid: np.ndarray,
+    spacing: float,
+    jitter: float,
+    seed: int,
+    metric: str,
+    squash: float,
+    shift: float,
 ) -> Cells:
     """Scatter one point in every box of a (brick-shifted) lattice and find the two nearest ones."""
     x, y = grid[0] / spacing, grid[1] / (spacing * squash)
@@ -289,8 +297,23 @@ def checker(choice: Rng, index: int) -> Structure:
     return draw
 
 
+SIMPLE_CELLS = ("stones", "net", "coloured dots", "dots", "cones")
+CELL_KINDS = (
+    "stones",
+    "net",
+    "coloured dots",
+    "rings",
+    "dots",
+    "spirals",
+    "wavelets",
+    "patches",
+    "stars",
+    "cones",
+)
+
+
 def _cell_field(kind: str, c: Cells, grid: np.ndarray, p: Dict[str, float]) -> Field:
-    """Colour the cells of :func:`_cells`: flat, outlined, as dots, rings, stars or striped patches."""
+    """Fill the cells of :func:`_cells`: outlined, as dots, rings, stars, striped patches ..."""
     number = c.number if p["coloured"] else None
     gap = (c.second - c.nearest) * p["spacing"]
     direction = np.arctan2(c.dy, c.dx)
@@ -324,10 +347,8 @@ def _cell_field(kind: str, c: Cells, grid: np.ndarray, p: Dict[str, float]) -> F
 
 def cells(choice: Rng, index: int) -> Structure:
     """Scattered or latticed cells, drawn in one of ten ways."""
-    kinds = ("stones", "net", "coloured dots", "rings", "dots")
-    kinds += ("spirals", "wavelets", "patches", "stars", "cones")
-    kind = kinds[index % 10]
-    simple = kind in ("stones", "net", "coloured dots", "dots", "cones")
+    kind = CELL_KINDS[index % len(CELL_KINDS)]
+    simple = kind in SIMPLE_CELLS
     p = {
         "spacing": choice.choice([8, 12, 18, 26] if simple else [14, 20, 30]),
         "joint": choice.choice([1.2, 2, 3]),
@@ -338,7 +359,8 @@ def cells(choice: Rng, index: int) -> Structure:
         "stripe": choice.choice([4, 5, 7]),
         "coloured": int(choice.rand() < 0.6),
     }
-    jitter, metric = choice.choice([0, 0.4, 1.0]), choice.choice(["round", "round", "diamond", "square"])
+    jitter = choice.choice([0, 0.4, 1.0])
+    metric = choice.choice(["round", "round", "diamond", "square"])
     squash, shift = choice.choice([1, 1, 0.5, 0.87]), choice.choice([0, 0.5])
     angle = choice.choice([0, 0, np.pi / 4, 0.5])
 
@@ -421,7 +443,8 @@ def chevron(choice: Rng, index: int) -> Structure:
 
 def noise(choice: Rng, index: int) -> Structure:
     """Noise in a band of frequencies, all directions or one, soft or nearly two-coloured."""
-    frequency, octaves = choice.choice([0.05, 0.08, 0.12, 0.18, 0.28]), choice.choice([0.15, 0.25, 0.6])
+    frequency = choice.choice([0.05, 0.08, 0.12, 0.18, 0.28])
+    octaves = choice.choice([0.15, 0.25, 0.6])
     angle = None if index % 3 == 0 else np.pi * index / 9
     spread, sharpness = choice.choice([0.15, 0.3]), choice.choice([0.6, 3.0])
     level = choice.choice([0, 0.8, -0.8])
@@ -551,7 +574,9 @@ def _leaf_distance(shape: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return d * (1 + 0.35 * np.cos(5 * np.arctan2(y, x))) if shape == "star" else d  # "disc"
 
 
-def _leaf_shade(fill: str, d: np.ndarray, x: np.ndarray, y: np.ndarray, stripe: float) -> np.ndarray:
+def _leaf_shade(
+    fill: str, d: np.ndarray, x: np.ndarray, y: np.ndarray, stripe: float
+) -> np.ndarray:
     """Brightness inside a leaf; ``x`` and ``y`` in pixels along and across it."""
     if fill == "flat":
         return np.full(d.shape, 0.55)
@@ -607,9 +632,7 @@ def leaves(choice: Rng, index: int) -> Structure:
     fill = ("flat", "round", "striped", "dotted")[index % 4]
     slim, stripe = choice.choice([1, 1, 0.5]), choice.choice([4, 6])
     angle = np.pi * index / 7
-    return lambda rng: _dead_leaves(
-        rng, radii, 2.0, cover, angle, turn, slim, shape, fill, stripe
-    )
+    return lambda rng: _dead_leaves(rng, radii, 2.0, cover, angle, turn, slim, shape, fill, stripe)
 
 
 def strokes(choice: Rng, index: int) -> Structure:
@@ -622,7 +645,7 @@ def strokes(choice: Rng, index: int) -> Structure:
 
 
 def composite(choice: Rng, index: int) -> Structure:
-    """Two fine structures side by side within a coarse one: what only deep layers can see at once."""
+    """Two fine structures side by side in a coarse one, which only deep layers can see at once."""
     fine: Sequence[Family] = (grating, checker, plaid, cells, noise, truchet, chevron, glyph)
     first = fine[index % 8](Rng(choice.randint(1 << 30)), choice.randint(12))
     second = fine[(index + 1 + index // 8) % 8](Rng(choice.randint(1 << 30)), choice.randint(12))
@@ -668,14 +691,15 @@ FAMILIES: Tuple[Tuple[Family, int], ...] = (  # and the number of structures of 
 )
 
 
-# --------------------------------------------------------------------------------- classes, pictures
+# ------------------------------------------------------------------------------ classes, pictures
 
 
 @lru_cache(maxsize=None)
 def classes() -> Tuple[TextureClass, ...]:
     """All texture classes; every structure appears in three palettes."""
     palettes = [_palette(i) for i in range(PALETTES)]
-    rng, deck = Rng(3), []  # type: Tuple[Rng, List[int]]
+    rng = Rng(3)
+    deck: List[int] = []
     found = []
     for number, (family, count) in enumerate(FAMILIES):
         for index in range(count):

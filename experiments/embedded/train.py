@@ -1,9 +1,9 @@
 """Train the small VGG-19 on procedural textures.
 
-``python -m experiments.embedded.train --config experiments/embedded/train.yaml --out DIR`` draws the
-canvases into ``DIR/canvases.npy``, trains, and writes ``DIR/metrics.json`` and checkpoints
+``python -m experiments.embedded.train --config experiments/embedded/train.yaml --out DIR`` draws
+the canvases into ``DIR/canvases.npy``, trains, and writes ``DIR/metrics.json`` and checkpoints
 ``DIR/step-000500`` ... Started again with the same ``DIR`` it resumes at the newest checkpoint.
-``python -m experiments.embedded.evaluate`` makes the network's file from the result.
+``python -m experiments.embedded.export`` makes the network's file from the result.
 """
 
 from __future__ import annotations
@@ -38,19 +38,18 @@ class Config:
     canvases: Mapping[str, int]
     network: Mapping[str, Any]
     loss: Mapping[str, Any]
-    optimiser: Mapping[str, Any]
+    warm_up: int
     phases: Tuple[Phase, ...]
     report: Mapping[str, int]
+    calibration: Mapping[str, Any]
+    panels: Mapping[str, Any]
+    card: Mapping[str, str]
 
     @classmethod
     def read(cls, path: Path) -> Config:
         """Read a YAML file; an unknown or missing entry is an error."""
         entries = yaml.safe_load(path.read_text())
-        phases = tuple(
-            Phase(**{**p, "rate": tuple(p["rate"]), "contrast": tuple(p["contrast"])})
-            for p in entries.pop("phases")
-        )
-        return cls(phases=phases, **entries)
+        return cls(phases=tuple(Phase(**phase) for phase in entries.pop("phases")), **entries)
 
     @property
     def steps(self) -> int:
@@ -70,7 +69,7 @@ class Config:
         phase, done = self.phase_at(step)
         high, low = phase.rate
         rate = low + (high - low) * 0.5 * (1 + math.cos(math.pi * done))
-        return rate * min(1.0, (step + 1) / self.optimiser["warm_up"])
+        return rate * min(1.0, (step + 1) / self.warm_up)
 
 
 class Run:
@@ -85,15 +84,14 @@ class Run:
         self.net = TextureNet(config.canvases["classes"], prefix="texturenet_", **config.network)
         self.net.initialize(mx.init.MSRAPrelu("in", 0))
         self.net.hybridize(static_alloc=True, static_shape=True)
-        for name, parameter in self.net.collect_params().items():
-            if name.endswith("bias"):
-                parameter.wd_mult = 0.0
-        self.trainer = mx.gluon.Trainer(
-            self.net.collect_params(),
-            "nag",
-            {"momentum": config.optimiser["momentum"], "wd": config.optimiser["weight_decay"]},
-            kvstore=None,
-        )
+        self.begin(config.phases[0])
+
+    def begin(self, phase: Phase) -> None:
+        """Set what a phase sets once: thresholds and a fresh optimiser."""
+        self.net.set_thresholds(phase.thresholds)
+        settings = dict(phase.optimiser)
+        name = settings.pop("name")
+        self.trainer = mx.gluon.Trainer(self.net.collect_params(), name, settings, kvstore=None)
 
     def save(self, folder: Path) -> None:
         """Write a checkpoint beside the others, rename it into place, then drop the older ones."""
@@ -112,15 +110,19 @@ class Run:
 
     def load(self, checkpoint: Path) -> None:
         """Take everything from a checkpoint."""
-        self.net.load_parameters(str(checkpoint / PARAMETERS))
-        self.trainer.load_states(str(checkpoint / TRAINER))
         progress = json.loads((checkpoint / PROGRESS).read_text())
         self.step, self.history = progress["step"], progress["history"]
+        phase, _ = self.config.phase_at(self.step - 1)
+        self.begin(phase)
+        self.trainer.load_states(str(checkpoint / TRAINER))
+        self.net.load_parameters(str(checkpoint / PARAMETERS))
 
     def advance(self, canvases: np.ndarray) -> Any:
         """One step; returns the loss, an NDArray (1,) that may still be under way."""
         config = self.config
-        phase, _ = config.phase_at(self.step)
+        phase, done = config.phase_at(self.step)
+        if not done:
+            self.begin(phase)
         data = batch(canvases, phase, config.seed, self.step)
         pictures, labels, shares = (mx.nd.array(array) for array in data)
         self.trainer.set_learning_rate(config.rate_at(self.step))
@@ -160,14 +162,23 @@ def accuracy(
     return dict(zip(("relu3_4", "relu4_4", "relu5_4"), np.round(right / count, 4).tolist()))
 
 
-def train(config: Config, folder: Path, until: Optional[int] = None) -> Run:
-    """Train, or resume, up to step ``until`` (default: all of them); leaves checkpoints in ``folder``."""
-    folder.mkdir(parents=True, exist_ok=True)
+def all_canvases(config: Config, folder: Path) -> np.ndarray:
+    """Canvases of every class (classes, count, SIZE, SIZE, 3), drawn if they are not there yet."""
     counts = config.canvases
-    canvases = draw_canvases(
-        folder / "canvases.npy", counts["classes"], counts["train"] + counts["held_out"]
-    )
-    known, held_out = canvases[:, : counts["train"]], canvases[:, counts["train"] :]
+    total = counts["train"] + counts["held_out"]
+    return draw_canvases(folder / "canvases.npy", counts["classes"], total)
+
+
+def held_out_canvases(config: Config, folder: Path) -> np.ndarray:
+    """Those of them that the training never sees."""
+    return all_canvases(config, folder)[:, config.canvases["train"] :]
+
+
+def train(config: Config, folder: Path, until: Optional[int] = None) -> Run:
+    """Train, or resume, up to step ``until`` (default: all); checkpoints stay in ``folder``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    canvases = all_canvases(config, folder)
+    known, held_out = canvases[:, : config.canvases["train"]], held_out_canvases(config, folder)
     run = Run(config)
     if checkpoints(folder):
         run.load(checkpoints(folder)[-1])
