@@ -432,6 +432,9 @@ class _Lab:
     def __init__(self, function: str, layers: Sequence[str], options: Mapping[str, Any]) -> None:
         known = presets.field_names(Options)
         self.options = Options(**{k: v for k, v in options.items() if k in known})
+        seed = self.options.seed
+        if not isinstance(seed, (int, np.integer)) or not 0 <= seed < 2**32:
+            raise InputError(f"seed={seed!r} should be a whole number from 0 to 2**32 - 1")
         section = function if function in ("purposeful", "gatys") else None
         overrides = {k: v for k, v in options.items() if k not in known}
         self.settings = presets.override(presets.preset(self.options.settings), overrides, section)
@@ -449,7 +452,7 @@ class _Lab:
             "function": function,
             "layers": list(layers),
             "settings": presets.as_dict(self.settings, section),
-            "seed": self.options.seed,
+            "seed": int(seed),
             "precision": self.precision,
             "device": str(self.ctx),
             "weights": self.weights.describe(),

@@ -116,6 +116,9 @@ def experiment(path: Path, overrides: Sequence[str] = ()) -> Experiment:
     folder = _picture_folder(given)
     merged = {**raw, **given}
     fields = presets.field_names(presets.Transfer)
+    lacking = [k for k in ("pictures", *OWN[figure]) if k not in merged and k not in fields]
+    if lacking:
+        raise InputError(f"{path} lacks '{lacking[0]}', such as {_EXAMPLES[lacking[0]]}")
     values = {k: _typed(k, v) for k, v in merged.items() if k in own and k not in fields}
     settings = {k: v for k, v in merged.items() if k not in values}
     values.update(folder=folder, asked_for=[key for key in ("pictures", "styles") if key in given])
@@ -161,7 +164,10 @@ def _typed(key: str, value: Any) -> Any:
             items = value.split(",") if isinstance(value, str) else list(value)
             return [int(item) for item in items] if key == "filters" else [str(i) for i in items]
         if key in NUMBERS:
-            return int(value)
+            number = int(value)
+            if number < (0 if key == "seed" else 1):
+                raise ValueError
+            return number
         if key == "chain" and not isinstance(value, dict):
             return {"1": True, "true": True, "0": False, "false": False}[str(value).lower()]
     except (TypeError, ValueError, KeyError):

@@ -165,6 +165,7 @@ def test_pictures_by_path(tmp_path, small_weights, picture_folder):
         ("LAYERS=relu9_9", "unknown layer 'relu9_9'; "),
         ("FILTERS=0,4", "relu1_2 has no filter 4: it has 4, counted 0 to 3"),
         ("FILTERS=first", "filters='first' is not what filters takes, such as 0,1,2"),
+        ("SEED=-1", "seed='-1' is not what seed takes, such as 0"),
         ("STEPS=few", "steps='few' should be a whole number"),
         ("SETTINGS=papr", "unknown settings 'papr'; did you mean paper"),
         ("PICTURES=mona_lisa", "picture 'mona_lisa' was not found in"),
@@ -194,6 +195,9 @@ def test_unknown_key_in_yaml(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text("figure: fig3\nlayer: relu1_2\n")
     with pytest.raises(InputError, match=r"unknown key in .*mine.yaml 'layer'; did you mean"):
+        runs.experiment(path)
+    path.write_text("figure: fig3\npictures: [golden_gate]\nlayers: [relu1_2]\nchain: false\n")
+    with pytest.raises(InputError, match="mine.yaml lacks 'filters', such as 0,1,2"):
         runs.experiment(path)
     path.write_text("figure: fig9\n")
     with pytest.raises(InputError, match="'figure' should be one of fig1, fig2"):

@@ -144,6 +144,7 @@ def test_silent_feature_maps_are_reported(arrays, options, tmp_path, caplog):
             lambda p, o: fmi.invert.random(p, "relu1_1", draws=0, **o),
             "draws=0 should be at least 1",
         ),
+        (lambda p, o: fmi.invert.code(p, "relu1_1", seed=-1, **o), "seed=-1 should be a whole"),
         (lambda p, o: fmi.invert.code(p, "relu1_1", step=3, **o), "unknown setting 'step'"),
         (lambda p, o: fmi.invert.gatys(p, p, stylelayers="x", **o), "did you mean style_layers"),
         (lambda p, o: fmi.invert.gatys(p, p, style_layers="x", **o), "unknown layer 'x'"),
