@@ -244,25 +244,19 @@ def find(run: Experiment, names: str) -> List[Path]:
 
 def key(run: Experiment, job: Job, panel: Panel) -> str:
     """Digest of everything that the panel depends on."""
-    section = job.section
-    options = invert.Options(**{k: v for k, v in run.options().items() if k in _OPTIONS})
-    device = context(options.ctx)
     content = {
         "function": job.function,
         "layers": job.layers,
         "place": dict(panel.place),
-        "settings": presets.as_dict(run.settings(section), section),
-        "seed": options.seed,
-        "precision": compute_type(options.precision, device),
-        "device": str(device),
-        "weights": weights_.load(options.weights, job.layers).sha256,
+        "settings": presets.as_dict(run.settings(job.section), job.section),
+        "seed": run["seed"],
+        "precision": run["precision"],
+        "device": str(run["ctx"]),
+        "weights": run["weights"].sha256,
         "pictures": {role: pictures.read(path).sha256 for role, path in job.sources.items()},
         "versions": invert.versions(),
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-_OPTIONS = presets.field_names(invert.Options)
 
 
 def stored_key(results: Path, panel: Panel) -> Optional[str]:
@@ -288,14 +282,13 @@ def check(run: Experiment, job: Job) -> None:
     InputError
         For a picture too small for its layers, weights that lack one, or a filter that is not.
     """
-    weights = weights_.load(run.options().get("weights", "auto"), job.layers)
     settings = run.settings(job.section)
     for path in job.sources.values():
         picture = pictures.read(path)
         size = pictures.fitted(picture.pixels, settings.long_edge)
         invert.check_size(picture, size, vgg.deepest(job.layers))
     if job.function == "feature_map":
-        count = len(weights.arrays[vgg.convolutions_before(job.layers[0])[-1] + "_bias"])
+        count = len(run["weights"].arrays[vgg.convolutions_before(job.layers[0])[-1] + "_bias"])
         invert.check_filters([p.place["filter"] for p in job.panels], job.layers[0], count)
 
 
@@ -349,9 +342,14 @@ def draw(run: Experiment) -> List[Path]:
     """
     layers = _layers(run)
     note = ""
-    if layers:  # one network for all panels
-        weights = weights_.load(run.values.get("weights", "auto"), layers)
-        run = replace(run, values={**run.values, "weights": weights})
+    usual = invert.Options()
+    if layers:  # one network, device and precision for all panels
+        weights = weights_.load(run.values.get("weights", usual.weights), layers)
+        ctx = context(run.values.get("ctx"))
+        precision = compute_type(run.values.get("precision", usual.precision), ctx)
+        seed = run.values.get("seed", usual.seed)
+        chosen = {"weights": weights, "ctx": ctx, "precision": precision, "seed": seed}
+        run = replace(run, values={**run.values, **chosen})
         note = "drawn with fmi's embedded network, not VGG-19" if weights.embedded else ""
     sheet = figures.sheet(DRAWERS[run.figure](run), note)
     return list(figures.save(sheet, run.results / run.figure))
@@ -381,7 +379,7 @@ def _fig1(run: Experiment) -> List[figures.Block]:
     code = invert.activations(file, layer, **run.options())[layer]
     channels = code.shape[1]
     invert.check_filters([chosen], layer, channels)
-    shares = codes.simplex_shares(np.random.RandomState(run.values.get("seed", 0)), channels)
+    shares = codes.simplex_shares(np.random.RandomState(run["seed"]), channels)
     stages = {
         "code": ("code", code),
         "isolated": (f"filter {chosen} isolated (Eq. 2)", codes.isolate(code, [chosen])),
