@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import sys
 from pathlib import Path
@@ -29,6 +30,9 @@ def main(arguments: Optional[List[str]] = None) -> int:
     draw.set_defaults(run=lambda chosen: _draw(chosen.experiment, chosen.overrides))
     _add_weights(commands)
     _add_pictures(commands)
+    doctor = commands.add_parser("doctor", help="what is here, what is missing, what to do")
+    doctor.add_argument("--json", action="store_true", help="for reports")
+    doctor.set_defaults(run=_doctor)
     chosen = parser.parse_args(arguments)
     logging.basicConfig(
         level=logging.DEBUG if chosen.verbose else logging.INFO,
@@ -142,6 +146,14 @@ def _pictures_list(_: argparse.Namespace) -> int:
             f"    {source.urls[0]}\n    {found.state}{where}\n"
         )
     return 0
+
+
+def _doctor(chosen: argparse.Namespace) -> int:
+    from fmi import doctor
+
+    report = doctor.examine()
+    sys.stdout.write(f"{json.dumps(report, indent=2) if chosen.json else doctor.text(report)}\n")
+    return 0 if report["device"] else 2
 
 
 if __name__ == "__main__":

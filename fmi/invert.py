@@ -13,13 +13,26 @@ PIL image, or an (H, W, 3) uint8 RGB array. Wherever a layer is taken, several m
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import logging
 import platform
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
+from typing import (
+    Any,
+    Callable,
+    Dict,
+    List,
+    Mapping,
+    Optional,
+    Sequence,
+    Tuple,
+    TypeVar,
+    Union,
+    cast,
+)
 
 import numpy as np
 from PIL import Image
@@ -28,7 +41,16 @@ import fmi
 from fmi import codes, descent, losses, pictures, vgg
 from fmi import settings as presets
 from fmi import weights as weights_
-from fmi._mxnet import Context, NDArray, compute_type, context, mx
+from fmi._mxnet import (
+    Context,
+    NDArray,
+    compute_type,
+    context,
+    device_name,
+    mx,
+    out_of_memory,
+    release_memory,
+)
 from fmi.errors import InputError
 from fmi.losses import Loss
 from fmi.pictures import Source
@@ -56,13 +78,15 @@ class Options:
         First picture, (H, W, 3) RGB on the 0-255 scale, H and W those after resizing; ``None``:
         random around the mean colour.
     ctx
-        Device; ``None``: a GPU where one works, else the CPU.
+        ``"cpu"``, ``"gpu"``, ``"gpu(1)"``; ``None``: the environment variable ``FMI_CTX``, else
+        the first GPU that works, else the CPU.
     precision
         ``"float32"``, ``"bfloat16"``, or ``"auto"`` (see :func:`fmi._mxnet.compute_type`).
     progress
         Whether to show a progress bar; ``None``: in a terminal or a notebook.
     callback
-        Called once a step with the :class:`fmi.descent.State`.
+        Called once a step with the :class:`fmi.descent.State`. A batch that does not fit into
+        the device's memory begins again, in parts.
     """
 
     weights: Union[str, Path, weights_.Weights] = "auto"
@@ -166,6 +190,28 @@ class Inversion:
         )
 
 
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _in_one_line(function: F) -> F:
+    """Say in one line that not even one picture fits into memory."""
+
+    @functools.wraps(function)
+    def wrapped(*arguments: Any, **options: Any) -> Any:
+        try:
+            return function(*arguments, **options)
+        except mx.MXNetError as error:
+            if not out_of_memory(error):
+                raise
+            raise InputError(
+                "out of memory with one picture at a time: lower long_edge, free the device"
+                " (nvidia-smi tells who uses it), or compute elsewhere with ctx='cpu'"
+            ) from error
+
+    return cast(F, wrapped)
+
+
+@_in_one_line
 def code(picture: Source, layer: Optional[Layers] = None, **options: Any) -> Inversion:
     """Classical code inversion: a picture whose code is that of `picture`.
 
@@ -188,6 +234,7 @@ def code(picture: Source, layer: Optional[Layers] = None, **options: Any) -> Inv
     return lab.invert(lab.code_loss(lab.network(content)), [{}])[0]
 
 
+@_in_one_line
 def feature_map(
     picture: Source,
     layer: Layers,
@@ -239,6 +286,7 @@ def feature_map(
     return found
 
 
+@_in_one_line
 def random(
     picture: Source,
     layer: Optional[Layers] = None,
@@ -282,6 +330,7 @@ def random(
     return lab.invert(lab.code_loss(targets), [{"draw": index} for index in range(draws)])
 
 
+@_in_one_line
 def purposeful(content: Source, style: Source, **options: Any) -> Inversion:
     """Purposefully modified code inversion, PMCI: the style's energies (Eq. 5, Fig. 5).
 
@@ -302,6 +351,7 @@ def purposeful(content: Source, style: Source, **options: Any) -> Inversion:
     return lab.transfer(content, style, codes.energy, losses.energy)
 
 
+@_in_one_line
 def gatys(content: Source, style: Source, **options: Any) -> Inversion:
     """Style transfer by Gram matrices (Gatys et al. 2016), the baseline of Fig. 5.
 
@@ -321,6 +371,7 @@ def gatys(content: Source, style: Source, **options: Any) -> Inversion:
     return lab.transfer(content, style, codes.gram, losses.gram)
 
 
+@_in_one_line
 def rank_match(
     content: Source, style: Source, layer: Optional[Layers] = None, **options: Any
 ) -> Inversion:
@@ -347,6 +398,7 @@ def rank_match(
     return lab.invert(lab.code_loss(targets), [{}])[0]
 
 
+@_in_one_line
 def activations(picture: Source, layer: Layers, **options: Any) -> Dict[str, NDArray]:
     """The codes of a picture: what the functions above start from.
 
@@ -455,6 +507,7 @@ class _Lab:
             "seed": int(seed),
             "precision": self.precision,
             "device": str(self.ctx),
+            "device_name": device_name(self.ctx),
             "weights": self.weights.describe(),
             "pictures": {},
             "versions": versions(),
@@ -528,12 +581,27 @@ class _Lab:
         """Descend the loss, in batches that fit into memory; one Inversion for each label."""
         found: List[Inversion] = []
         at_once = self.settings.batch or self._batch()
-        for begin in range(0, len(labels), at_once):
-            group = range(begin, min(begin + at_once, len(labels)))
-            part = loss if len(group) == len(labels) else loss.take(group)
-            descents = descent.minimise(
+        while len(found) < len(labels):
+            group = range(len(found), min(len(found) + at_once, len(labels)))
+            descents = self._descend(loss, labels, group)
+            if descents is None:
+                at_once = len(group) // 2
+                text = "%s is out of memory with %d pictures at once; going on with %d at once"
+                log.warning(text, self.ctx, len(group), at_once)
+                continue
+            found += [self._inversion(d, labels[i]) for i, d in zip(group, descents)]
+            if found[-1].stopped == "interrupted":
+                break
+        return found
+
+    def _descend(
+        self, loss: Loss, labels: Sequence[Mapping[str, Any]], group: Sequence[int]
+    ) -> Optional[List[descent.Descent]]:
+        """Descend a batch; ``None`` if it does not fit into memory and could be smaller."""
+        try:
+            return descent.minimise(
                 self.network,
-                part,
+                loss if len(group) == len(labels) else loss.take(group),
                 self.to_device(self._first()),
                 self.settings,
                 self.weights.mean,
@@ -541,11 +609,13 @@ class _Lab:
                 self.options.progress,
                 self._label(labels, group),
             )
+        except mx.MXNetError as error:
+            if len(group) == 1 or not out_of_memory(error):
+                raise
+        finally:
             self.network.free()
-            found += [self._inversion(d, labels[i]) for i, d in zip(group, descents)]
-            if found[-1].stopped == "interrupted":
-                break
-        return found
+        release_memory(self.ctx)  # not earlier: the error holds on to the batch
+        return None
 
     def _batch(self) -> int:
         need = vgg.activation_bytes(self.network.filters, self.network.layers, *self.size)

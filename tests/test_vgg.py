@@ -9,7 +9,7 @@ import oracle
 import pytest
 from conftest import random_arrays
 
-from fmi import _mxnet, vgg
+from fmi import _environment, _mxnet, vgg
 from fmi._mxnet import mx
 from fmi.errors import InputError
 
@@ -85,7 +85,7 @@ def test_all_five_layers_of_the_full_width():
 
 
 def test_bfloat16_gives_nearly_the_same_codes_in_float32(arrays):
-    if "avx512bw" not in _mxnet._cpu_flags():
+    if "avx512bw" not in _environment.cpu_flags():
         pytest.skip("this CPU has no AVX-512")
     image = mx.nd.random.uniform(-120, 130, (1, 3, 33, 40))
     exact = vgg.network(arrays, ["relu1_1", "relu3_2"], "avg", mx.cpu())(image)

@@ -1,0 +1,243 @@
+"""What MXNet needs around it: the right wheel, NumPy 1, distutils, the CUDA libraries.
+
+Nothing here imports MXNet or NumPy before it is asked to, so that ``fmi doctor`` can tell what is
+wrong where they cannot be imported.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.metadata
+import importlib.util
+import logging
+import os
+import platform
+import site
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import FrozenSet, Iterator, List
+
+from fmi._driver import OLDEST_TEXT, UPDATE, Driver, loaded_path
+from fmi.errors import SetupError
+
+log = logging.getLogger(__name__)
+
+# Package folder under site-packages/nvidia -> the library that MXNet's cu112 wheel links to.
+CUDA_LIBRARIES = {
+    "cuda_runtime": "libcudart.so.11.0",
+    "cuda_nvrtc": "libnvrtc.so.11.2",
+    "cublas": "libcublas.so.11",
+    "cudnn": "libcudnn.so.8",
+    "nccl": "libnccl.so.2",
+    "cufft": "libcufft.so.10",
+    "curand": "libcurand.so.10",
+    "cusolver": "libcusolver.so.11",
+    "nvtx": "libnvToolsExt.so.1",
+}
+
+
+def pip_install(extra: str) -> str:
+    """The command that installs an extra of this package, ``"cpu"`` or ``"cu112"``."""
+    root = Path(__file__).resolve().parent.parent
+    if extra == "cpu":
+        return "pip install 'mxnet==1.9.1'"
+    checkout = (root / "setup.py").is_file()
+    return f"pip install -e '{root}[{extra}]'" if checkout else f"pip install 'fmi[{extra}]'"
+
+
+def to_cpu() -> str:
+    """The command that replaces the cu112 wheel by the CPU's."""
+    return f"pip uninstall -y mxnet-cu112 && {pip_install('cpu')}"
+
+
+def to_cu112() -> str:
+    """The command that replaces the CPU wheel by cu112's."""
+    return f"pip uninstall -y mxnet && {pip_install('cu112')}"
+
+
+def installed_wheel() -> str:
+    """Name of the installed MXNet distribution, ``"mxnet"`` or ``"mxnet-cu112"``.
+
+    Raises
+    ------
+    SetupError
+        If there is none, or both: they install the same module over each other.
+    """
+    wheels = []
+    for name in ("mxnet", "mxnet-cu112"):
+        try:
+            importlib.metadata.distribution(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+        wheels.append(name)
+    if not wheels:
+        raise SetupError(
+            f"MXNet is not installed: {pip_install('cpu')} (CPU) or {pip_install('cu112')}"
+            " (NVIDIA GPU)"
+        )
+    if len(wheels) == 2:
+        raise SetupError(
+            "mxnet and mxnet-cu112 are both installed and overwrite each other:"
+            f" pip uninstall -y mxnet mxnet-cu112 && {pip_install('cpu')} (CPU) or"
+            f" {pip_install('cu112')} (NVIDIA GPU)"
+        )
+    return wheels[0]
+
+
+def check_numpy(version: str) -> None:
+    """Refuse NumPy 2, which MXNet 1.9.1 does not know.
+
+    Raises
+    ------
+    SetupError
+        With the command that brings NumPy 1 back.
+    """
+    if int(version.split(".")[0]) >= 2:
+        raise SetupError(
+            f"NumPy {version} is installed, MXNet 1.9.1 needs NumPy 1: pip install 'numpy<2'"
+        )
+
+
+def check_distutils() -> None:
+    """MXNet imports ``distutils``; on Python 3.12 and later setuptools provides it.
+
+    Raises
+    ------
+    SetupError
+        If nothing does.
+    """
+    if importlib.util.find_spec("distutils") is None:
+        raise SetupError("MXNet needs distutils, which this Python lacks: pip install setuptools")
+
+
+@dataclass(frozen=True)
+class Library:
+    """A CUDA library and the file it was loaded from.
+
+    Attributes
+    ----------
+    name
+        As the linker knows it, such as ``libcudnn.so.8``.
+    path
+        Empty if it could not be loaded.
+    version
+        Of pip's package, or what the name of the system's file tells.
+    error
+        The loader's word if it could not be loaded.
+    """
+
+    name: str
+    path: str = ""
+    version: str = ""
+    error: str = ""
+
+
+def load_cuda_libraries() -> List[Library]:
+    """Load the libraries of pip's ``nvidia-*-cu11`` packages, so that MXNet finds them.
+
+    Where pip has not installed one, the system's is taken.
+    """
+    return [_load(package, library) for package, library in CUDA_LIBRARIES.items()]
+
+
+def _load(package: str, library: str) -> Library:
+    error = ""
+    for candidate in _candidates(package, library):
+        try:
+            ctypes.CDLL(candidate, mode=ctypes.RTLD_GLOBAL)
+        except OSError as problem:
+            error = str(problem)
+            log.debug("%s not loaded from %s: %s", library, candidate, problem)
+            continue
+        path = candidate if "/" in candidate else loaded_path(library)
+        log.debug("%s loaded from %s", library, path)
+        return Library(library, path, _version(package, Path(path)))
+    log.debug("%s not loaded", library)  # MXNet's own import tells which it cannot do without
+    return Library(library, error=error)
+
+
+def _candidates(package: str, library: str) -> Iterator[str]:
+    """Where a library may be: pip's folders, the loader's own places, CUDA's usual folders."""
+    pips = [*sys.path, site.getusersitepackages()]
+    for folder in dict.fromkeys(pips):
+        file = Path(folder) / "nvidia" / package / "lib" / library
+        if folder and file.is_file():
+            yield str(file)
+    yield library
+    named = [os.environ.get(name) for name in ("CUDA_HOME", "CUDA_PATH")]
+    roots = [Path(root) for root in named if root]
+    roots += [*sorted(Path("/usr/local").glob("cuda-11*"), reverse=True), Path(sys.prefix)]
+    for root in roots:
+        for file in (root / "lib64" / library, root / "lib" / library):
+            if file.is_file():
+                yield str(file)
+
+
+def _version(package: str, path: Path) -> str:
+    if path.parent.parent.parent.name == "nvidia":
+        try:
+            return importlib.metadata.version(f"nvidia-{package.replace('_', '-')}-cu11")
+        except importlib.metadata.PackageNotFoundError:
+            return ""
+    return path.resolve().name.partition(".so.")[2]
+
+
+def shared_with_cuda_12() -> List[str]:
+    """Packages of CUDA 12 that have written over a library of CUDA 11 with the same name."""
+    found = []
+    for package, library in CUDA_LIBRARIES.items():
+        name = f"nvidia-{package.replace('_', '-')}-cu12"
+        try:
+            files = importlib.metadata.files(name) or []
+        except importlib.metadata.PackageNotFoundError:
+            continue
+        if any(file.name == library for file in files):
+            found.append(name)
+    return found
+
+
+def import_problem(wheel: str, error: str, driver: Driver) -> str:
+    """Why a wheel's library cannot be loaded, and the command that mends it.
+
+    Parameters
+    ----------
+    wheel
+        The installed one.
+    error
+        The loader's word.
+    driver
+        What the NVIDIA driver says.
+    """
+    if wheel == "mxnet-cu112":
+        if "undefined symbol: cu" in error:
+            old = Driver(path=driver.path or "libcuda.so.1", version=driver.version, stub=False)
+            return (
+                f"mxnet-cu112 cannot be loaded: the NVIDIA driver ({old.describe()}) lacks what it"
+                f" needs; it must be {OLDEST_TEXT} or newer: {UPDATE}; or compute on the CPU:"
+                f" {to_cpu()}"
+            )
+        if "libcuda.so" in error:
+            return (
+                f"mxnet-cu112 cannot be loaded: {driver.problem()}; or compute on the CPU:"
+                f" {to_cpu()}"
+            )
+        missing = [name for name in CUDA_LIBRARIES.values() if name in error]
+        if missing:
+            return f"mxnet-cu112 cannot be loaded: {missing[0]} is missing: {pip_install('cu112')}"
+    again = "cpu" if wheel == "mxnet" else "cu112"
+    return f"{wheel} cannot be loaded ({error}): {pip_install(again)} --force-reinstall"
+
+
+def cpu_flags() -> FrozenSet[str]:
+    """What the CPU can do, in Linux's words, such as ``"amx_bf16"``."""
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return frozenset()
+    return frozenset(next((x for x in text.splitlines() if x.startswith("flags")), "").split())
+
+
+def has_amx() -> bool:
+    """Whether the CPU has a matrix unit for bfloat16."""
+    return platform.machine() == "x86_64" and "amx_bf16" in cpu_flags()

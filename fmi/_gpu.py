@@ -1,0 +1,112 @@
+"""Which GPUs MXNet can compute on, and in one line why it cannot on the others.
+
+A GPU is asked for its compute capability first, then tried with a small convolution, each once
+and in a process of its own.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from fmi import _environment
+from fmi._driver import HIGHEST, LOWEST, Gpu, driver
+
+log = logging.getLogger(__name__)
+
+PATIENCE = 300  # seconds that a trial may take; the first use of a GPU can be slow
+ROOT = Path(__file__).resolve().parent.parent
+TRIAL = "import sys; sys.path.append({root!r}); from fmi import _trial; _trial.main({index})"
+IN_USE = ("out of memory", "ALLOC_FAILED", "busy or unavailable", "exclusive")
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What came of a small convolution on a GPU.
+
+    Attributes
+    ----------
+    problem
+        One line; empty if the GPU computed what the CPU does.
+    free, total
+        Bytes of its memory before the trial; 0 if unknown.
+    difference
+        Relative, from the CPU's result.
+    """
+
+    problem: str = ""
+    free: int = 0
+    total: int = 0
+    difference: float = 0.0
+
+
+def problem(index: int) -> str:
+    """Why MXNet cannot compute on GPU `index`, and the command that mends it; empty if it can."""
+    found = driver()
+    wheel = _environment.installed_wheel()
+    if wheel == "mxnet" and found.wheel() == "cu112":
+        names = ", ".join(str(gpu) for gpu in found.gpus if gpu.served)
+        return f"{names} is here, but MXNet's CPU wheel is installed: {_environment.to_cu112()}"
+    if found.problem():
+        return found.problem()
+    if index >= len(found.gpus):
+        return f"there is no gpu({index}): the driver sees {len(found.gpus)}, counted from 0"
+    gpu = found.gpus[index]
+    return trial(index).problem if gpu.served else unserved(gpu)
+
+
+def unserved(gpu: Gpu) -> str:
+    """One line for a GPU that the cu112 wheel has no kernels for."""
+    low, high = (".".join(str(number) for number in pair) for pair in (LOWEST, HIGHEST))
+    return (
+        f"gpu({gpu.index}) {gpu} cannot be used: mxnet-cu112 1.9.1, MXNet's last, has kernels for"
+        f" {low} to {high}; the CPU is what remains: export FMI_CTX=cpu"
+    )
+
+
+@functools.lru_cache(maxsize=None)
+def trial(index: int) -> Trial:
+    """Try a convolution on a GPU, once in this process's life."""
+    name = f"gpu({index}) {driver().gpus[index]}"
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", TRIAL.format(root=str(ROOT), index=index)],
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return Trial(f"{name} gave no answer in {PATIENCE} s: look at nvidia-smi, restart it")
+    log.debug("trial of %s ended with %d: %s", name, done.returncode, done.stderr)
+    if done.returncode != 0:
+        return Trial(_failure(name, done.returncode, done.stderr))
+    answer = json.loads(done.stdout.splitlines()[-1])
+    if not answer.pop("right"):
+        return Trial(
+            f"{name} computes wrongly (off by {answer['difference']:.2g} from the CPU): update the"
+            " driver, or export FMI_CTX=cpu",
+            **answer,
+        )
+    return Trial(**answer)
+
+
+def _failure(name: str, status: int, said: str) -> str:
+    """One line for a trial that failed."""
+    reason = next((word for word in IN_USE if word in said), "")
+    if reason:
+        return (
+            f"{name} is in use by others ({reason}): nvidia-smi tells by whom; wait, or choose"
+            " another device, such as: export FMI_CTX='gpu(1)'"
+        )
+    if "no kernel image" in said:
+        return f"{name} finds no kernels in mxnet-cu112: export FMI_CTX=cpu"
+    lines = [line.strip() for line in said.splitlines() if "Error" in line or "error" in line]
+    end = f"signal {-status}" if status < 0 else f"status {status}"
+    why = lines[-1][:200] if lines else f"it ended with {end}"
+    return f"{name} fails at a small convolution ({why}): fmi --verbose doctor tells more"

@@ -1,0 +1,47 @@
+"""A small convolution on a GPU, forward and backward, compared with the CPU's.
+
+Run in a process of its own (see :mod:`fmi._gpu`), because a kernel that the GPU cannot run aborts
+the process.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import List
+
+import numpy as np
+
+from fmi._mxnet import Context, mx
+
+TOLERANCE = 1e-2  # relative; rounding to TF32 would be about 1e-3
+
+
+def convolve(ctx: Context) -> List[np.ndarray]:
+    """The convolution's result and its gradient for the picture."""
+    random = np.random.RandomState(0)
+    image = mx.nd.array(random.normal(0, 1, (2, 3, 20, 24)), ctx=ctx)
+    kernel = mx.nd.array(random.normal(0, 1, (8, 3, 3, 3)), ctx=ctx)
+    image.attach_grad()
+    with mx.autograd.record():
+        code = mx.nd.Convolution(
+            image, kernel, no_bias=True, kernel=(3, 3), pad=(1, 1), num_filter=8
+        )
+        loss = mx.nd.relu(code).square().sum()
+    loss.backward()
+    return [code.asnumpy(), image.grad.asnumpy()]
+
+
+def difference(found: List[np.ndarray], wanted: List[np.ndarray]) -> float:
+    """The largest relative difference; infinite where something is not finite."""
+    each = [np.linalg.norm(f - w) / np.linalg.norm(w) for f, w in zip(found, wanted)]
+    return float(np.nan_to_num(max(each), nan=np.inf))
+
+
+def main(index: int) -> None:
+    """Compute on GPU `index`, and print what came of it as JSON."""
+    gpu = mx.gpu(index)
+    free, total = mx.context.gpu_memory_info(index)
+    off = difference(convolve(gpu), convolve(mx.cpu()))
+    answer = {"free": free, "total": total, "difference": off, "right": off < TOLERANCE}
+    sys.stdout.write(f"{json.dumps(answer)}\n")

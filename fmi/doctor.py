@@ -1,0 +1,249 @@
+"""``fmi doctor``: what is here, what is missing, and what to do about it.
+
+Nothing here imports MXNet or NumPy: they are tried in a process of their own, so that the doctor
+can be asked where they cannot be imported.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Dict, List
+
+import fmi
+from fmi import _environment, _gpu, sources
+from fmi._driver import Gpu, driver
+from fmi.errors import SetupError
+
+TRIED = ((3, 8), (3, 12))  # Python versions that MXNet 1.9.1 has been run with
+IMPORT = """
+import json, logging, sys
+sys.path.append({root!r})
+logging.disable(logging.CRITICAL)
+from fmi.errors import SetupError
+try:
+    from fmi import _mxnet
+except SetupError as error:
+    answer = {{"error": str(error)}}
+else:
+    answer = {{"version": _mxnet.mx.__version__, "amx": _mxnet.AMX}}
+print(json.dumps(answer))
+"""
+
+
+def examine() -> Dict[str, Any]:
+    """Everything that the doctor knows, as plain data.
+
+    Returns
+    -------
+    dict
+        Its last entry, ``advice``, has one line for each thing that is missing or wrong; ``device``
+        is what is computed on where nothing else is asked for, or ``None`` if MXNet cannot run.
+    """
+    advice: List[str] = []
+    report: Dict[str, Any] = {
+        "fmi": fmi.__version__,
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "numpy": _version("numpy"),
+        "mxnet": _mxnet(),
+        "driver": _driver(),
+        "libraries": [],
+        "gpus": [],
+        "amx": {"cpu": _environment.has_amx()},
+        "memory": _memory(),
+    }
+    mxnet = report["mxnet"]
+    report["amx"]["used"] = mxnet.pop("amx", False)
+    advice += _advice_on_python(report)
+    if mxnet["error"]:
+        advice.append(mxnet["error"])
+    report["libraries"] = [asdict(library) for library in _environment.load_cuda_libraries()]
+    if mxnet["wheel"] == "mxnet-cu112":
+        advice += _advice_on_libraries(report["libraries"])
+    report["gpus"] = [_gpu_report(gpu, mxnet) for gpu in driver().gpus]
+    problems = [gpu["problem"] for gpu in report["gpus"] if gpu["problem"]]
+    if driver().problem() and (driver().hardware or driver().path):
+        problems = [driver().problem()]
+    advice += [line for line in problems if line not in advice]
+    works = [gpu["index"] for gpu in report["gpus"] if gpu["works"]]
+    report["device"] = None if mxnet["error"] else f"gpu({works[0]})" if works else "cpu(0)"
+    for kind, table in (("weights", sources.models()), ("pictures", sources.pictures())):
+        report[kind] = [
+            {"name": found.source.name, "path": str(found.path or ""), "state": found.state}
+            for found in sources.survey(table)
+        ]
+    report["embedded"] = (sources.table_folder() / "embedded.npz").is_file()
+    report["advice"] = advice + _advice_on_data(report)
+    return report
+
+
+def text(report: Dict[str, Any]) -> str:
+    """The report for a person."""
+    mxnet, found, memory = report["mxnet"], report["driver"], report["memory"]
+    amx = report["amx"]
+    wheel = f"{mxnet['wheel']} {mxnet['version']}" if mxnet["wheel"] else "none, or two"
+    lines = [
+        f"fmi        {report['fmi']}",
+        f"system     {report['system']}",
+        f"python     {report['python']}",
+        f"numpy      {report['numpy'] or 'not installed'}",
+        f"mxnet      {wheel}{', cannot be imported' if mxnet['error'] else ''}",
+        f"driver     {found['description'] if found['path'] else 'none'}",
+    ]
+    unused = "" if mxnet["wheel"] == "mxnet-cu112" else " (not needed by MXNet's CPU wheel)"
+    there = [library for library in report["libraries"] if library["path"]]
+    lines.append(f"cuda       {len(there)} of {len(report['libraries'])} libraries{unused}")
+    for library in report["libraries"]:
+        if library["path"] or not unused:
+            where = f"{library['version'] or 'version unknown'}, {library['path']}"
+            lines.append(f"           {library['name']}: {where if library['path'] else 'missing'}")
+    for gpu in report["gpus"]:
+        served = "served by mxnet-cu112" if gpu["served"] else "not served by mxnet-cu112"
+        works = "works" if gpu["works"] else "not used"
+        lines.append(
+            f"gpu({gpu['index']})     {gpu['name']}, compute capability {gpu['capability']},"
+            f" {_gigabytes(gpu['memory'])}: {served}, {works}"
+        )
+    if not report["gpus"]:
+        lines.append("gpu        none")
+    state = "used by precision=bfloat16" if amx["used"] else "not used"
+    lines += [
+        f"amx        {state if amx['cpu'] else 'this CPU has none'}",
+        f"memory     {_gigabytes(memory['total'])}, {_gigabytes(memory['available'])} available",
+    ]
+    for kind in ("weights", "pictures"):
+        for entry in report[kind]:
+            lines.append(f"{kind:10} {entry['name']}: {entry['state']} {entry['path']}".rstrip())
+    lines += [
+        f"{'weights':10} embedded: {'right' if report['embedded'] else 'missing'}",
+        f"device     {report['device'] or 'none: MXNet cannot run'}",
+        "",
+        *([f"- {line}" for line in report["advice"]] or ["nothing is missing"]),
+    ]
+    return "\n".join(lines)
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+def _mxnet() -> Dict[str, Any]:
+    """Which wheel is installed, and what comes of importing it."""
+    try:
+        wheel = _environment.installed_wheel()
+    except SetupError as error:
+        return {"wheel": "", "version": "", "error": str(error)}
+    about = {"wheel": wheel, "version": _version(wheel), "error": ""}
+    root = str(Path(__file__).resolve().parent.parent)
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", IMPORT.format(root=root)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode == 0:
+        return {**about, **json.loads(done.stdout.splitlines()[-1])}
+    said = [line for line in done.stderr.splitlines() if line.strip()]
+    why = said[-1].strip() if said else f"it ended with status {done.returncode}"
+    again = _environment.pip_install("cpu" if wheel == "mxnet" else "cu112")
+    return {**about, "error": f"{wheel} cannot be imported ({why}): {again} --force-reinstall"}
+
+
+def _driver() -> Dict[str, Any]:
+    found = driver()
+    about = {key: value for key, value in asdict(found).items() if key != "gpus"}
+    return {**about, "description": found.describe(), "problem": found.problem()}
+
+
+def _gpu_report(gpu: Gpu, mxnet: Dict[str, Any]) -> Dict[str, Any]:
+    about = {**asdict(gpu), "capability": "{}.{}".format(*gpu.capability), "served": gpu.served}
+    if not gpu.served:
+        problem = _gpu.unserved(gpu)
+    else:
+        problem = mxnet["error"] or _gpu.problem(gpu.index)
+    tried = mxnet["wheel"] == "mxnet-cu112" and gpu.served and not mxnet["error"]
+    trial = asdict(_gpu.trial(gpu.index)) if tried and not driver().problem() else None
+    return {**about, "works": not problem, "problem": problem, "trial": trial}
+
+
+def _advice_on_python(report: Dict[str, Any]) -> List[str]:
+    advice = []
+    if not TRIED[0] <= sys.version_info[:2] <= TRIED[1]:
+        low, high = ("{}.{}".format(*pair) for pair in TRIED)
+        advice.append(
+            f"Python {report['python']} has not been run with MXNet 1.9.1, {low} to {high} have:"
+            " make a virtual environment with one of those"
+        )
+    if report["system"] != "Linux x86_64":
+        advice.append(f"MXNet's wheels are for Linux x86_64, this is {report['system']}")
+    numpy = report["numpy"]
+    if not numpy:
+        advice.append("NumPy is not installed: pip install 'numpy<2'")
+    else:
+        try:
+            _environment.check_numpy(numpy)
+        except SetupError as error:
+            if str(error) != report["mxnet"]["error"]:
+                advice.append(str(error))
+    return advice
+
+
+def _advice_on_libraries(libraries: List[Dict[str, Any]]) -> List[str]:
+    advice = []
+    missing = [library["name"] for library in libraries if not library["path"]]
+    if missing:
+        install = _environment.pip_install("cu112")
+        advice.append(f"CUDA libraries are missing ({', '.join(missing)}): {install}")
+    both = _environment.shared_with_cuda_12()
+    if both:
+        advice.append(
+            f"{', '.join(both)} (CUDA 12) may have written over CUDA 11's libraries: pip uninstall"
+            f" -y {' '.join(both)} && {_environment.pip_install('cu112')} --force-reinstall"
+        )
+    return advice
+
+
+def _advice_on_data(report: Dict[str, Any]) -> List[str]:
+    advice = []
+    weights, pictures = report["weights"], report["pictures"]
+    for kind, entries in (("weights", weights), ("pictures", pictures)):
+        for entry in entries:
+            if entry["state"] == "wrong digest":
+                advice.append(
+                    f"{entry['path']} has not the digest of {entry['name']}: remove it, then"
+                    f" fmi {kind} fetch {entry['name']}"
+                )
+    if not any(entry["state"] == "right" for entry in weights):
+        instead = "the small embedded network is used meanwhile" if report["embedded"] else ""
+        advice.append(
+            f"VGG-19's weights are not here: fmi weights fetch vgg19{instead and f' ({instead})'}"
+        )
+    if not report["embedded"]:
+        advice.append("the embedded network is not here: install fmi anew")
+    missing = [entry["name"] for entry in pictures if entry["state"] == "missing"]
+    if missing:
+        advice.append(f"the paper's pictures are not here: fmi pictures fetch {' '.join(missing)}")
+    return advice
+
+
+def _memory() -> Dict[str, int]:
+    """Bytes of the machine's memory; 0 if the system does not tell."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    found = {line.split(":")[0]: int(line.split()[1]) << 10 for line in lines if "kB" in line}
+    return {"total": found.get("MemTotal", 0), "available": found.get("MemAvailable", 0)}
+
+
+def _gigabytes(count: int) -> str:
+    return f"{count / 1e9:.1f} GB"
