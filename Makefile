@@ -8,9 +8,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 OWN := PYTHON VENV MXNET
 
-# The cu112 wheel serves compute capability 5.0 to 8.9.
-detect = $(shell nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null \
-	| awk -F. '$$1 >= 5 && $$1 <= 8 {found = 1} END {print found ? "cu112" : "cpu"}')
+# The wheel that this machine's GPU and driver allow, else the CPU's.
+detect = $(shell $(PYTHON) -I fmi/_driver.py --wheel 2>/dev/null || echo cpu)
 MXNET ?= $(detect)
 
 FIGURES := fig1 fig2 fig3 fig4 fig5
@@ -20,7 +19,8 @@ given = $(filter-out $(addsuffix =%,$(OWN)),$(MAKEOVERRIDES))
 DEMO := WEIGHTS=embedded PICTURES=skimage:coffee LONG_EDGE=256
 DEMO_STYLES := skimage:hubble_deep_field,skimage:immunohistochemistry,skimage:retina
 
-.PHONY: help setup demo $(FIGURES) models pictures gallery train-embedded test lint format clean
+.PHONY: help setup demo $(FIGURES) models pictures gallery train-embedded doctor test \
+	test-cu112 lint format clean
 
 help: ## list what there is
 	@grep -hE '^[a-zA-Z0-9$$() -]+:.*##' $(MAKEFILE_LIST) \
@@ -55,8 +55,14 @@ gallery: $(VENV)/.ready ## draw the README's pictures
 train-embedded: $(VENV)/.ready ## train the embedded network anew
 	$(BIN)/python -m experiments.embedded.train --config experiments/embedded/train.yaml --out results/embedded
 
+doctor: $(VENV)/.ready ## tell what is here, what is missing, and what to do about it
+	@$(BIN)/fmi doctor
+
 test: $(VENV)/.ready ## run the tests
 	$(BIN)/python -m pytest
+
+test-cu112: ## test the wheel for GPUs on the CPU (downloads 2 GB into a fresh environment)
+	PYTHON=$(PYTHON) tests/cu112.sh
 
 lint: $(VENV)/.ready ## check format, style and types
 	$(BIN)/ruff format --check .

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import FrozenSet, Iterator, List
 
-from fmi._driver import OLDEST_TEXT, UPDATE, Driver, loaded_path
+from fmi._driver import UPDATE, Driver, loaded_path
 from fmi.errors import SetupError
 
 log = logging.getLogger(__name__)
@@ -210,18 +210,9 @@ def import_problem(wheel: str, error: str, driver: Driver) -> str:
         What the NVIDIA driver says.
     """
     if wheel == "mxnet-cu112":
-        if "undefined symbol: cu" in error:
-            old = Driver(path=driver.path or "libcuda.so.1", version=driver.version, stub=False)
-            return (
-                f"mxnet-cu112 cannot be loaded: the NVIDIA driver ({old.describe()}) lacks what it"
-                f" needs; it must be {OLDEST_TEXT} or newer: {UPDATE}; or compute on the CPU:"
-                f" {to_cpu()}"
-            )
-        if "libcuda.so" in error:
-            return (
-                f"mxnet-cu112 cannot be loaded: {driver.problem()}; or compute on the CPU:"
-                f" {to_cpu()}"
-            )
+        if "undefined symbol: cu" in error or "libcuda.so" in error:
+            why = driver.problem() or f"the NVIDIA driver does not fit it ({error}): {UPDATE}"
+            return f"mxnet-cu112 cannot be loaded: {why}; or compute on the CPU: {to_cpu()}"
         missing = [name for name in CUDA_LIBRARIES.values() if name in error]
         if missing:
             return f"mxnet-cu112 cannot be loaded: {missing[0]} is missing: {pip_install('cu112')}"

@@ -9,10 +9,12 @@ from __future__ import annotations
 import functools
 import json
 import logging
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Optional, Tuple
 
 from fmi import _environment
 from fmi._driver import HIGHEST, LOWEST, Gpu, driver
@@ -43,6 +45,12 @@ class Trial:
     free: int = 0
     total: int = 0
     difference: float = 0.0
+
+
+def parse(device: str) -> Optional[Tuple[str, int]]:
+    """Kind and index of a device such as ``"gpu(1)"`` or ``"cpu"``; ``None`` if it is none."""
+    match = re.fullmatch(r"(cpu|gpu)(?:\((\d+)\))?", device.strip())
+    return (match.group(1), int(match.group(2) or 0)) if match else None
 
 
 def problem(index: int) -> str:

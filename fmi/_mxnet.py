@@ -12,7 +12,6 @@ import ctypes
 import functools
 import logging
 import os
-import re
 from typing import TYPE_CHECKING, Any, Union
 
 import numpy as np
@@ -158,11 +157,11 @@ def context(ctx: Union[None, str, Context] = None) -> Context:
         asked, ctx = "FMI_CTX", os.environ["FMI_CTX"]
     if ctx is None:
         return _best_context()
-    match = re.fullmatch(r"(cpu|gpu)(?:\((\d+)\))?", str(ctx).strip())
-    if match is None:
+    device = _gpu.parse(str(ctx))
+    if device is None:
         where = "" if asked == "ctx" else f" in {asked}"
         raise InputError(f"unknown device {str(ctx)!r}{where}; use 'cpu', 'gpu' or 'gpu(1)'")
-    kind, index = match.group(1), int(match.group(2) or 0)
+    kind, index = device
     if kind == "gpu":
         problem = _gpu.problem(index)
         if problem:

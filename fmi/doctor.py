@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -43,7 +44,7 @@ def examine() -> Dict[str, Any]:
     -------
     dict
         Its last entry, ``advice``, has one line for each thing that is missing or wrong; ``device``
-        is what is computed on where nothing else is asked for, or ``None`` if MXNet cannot run.
+        is what is computed on where nothing else is asked for, or ``None`` if that cannot be.
     """
     advice: List[str] = []
     report: Dict[str, Any] = {
@@ -72,12 +73,27 @@ def examine() -> Dict[str, Any]:
         problems = [driver().problem()]
     advice += [line for line in problems if line not in advice]
     works = [gpu["index"] for gpu in report["gpus"] if gpu["works"]]
-    report["device"] = None if mxnet["error"] else f"gpu({works[0]})" if works else "cpu(0)"
+    report["FMI_CTX"] = os.environ.get("FMI_CTX", "")
+    report["device"] = f"gpu({works[0]})" if works else "cpu(0)"
+    if report["FMI_CTX"]:
+        chosen = _gpu.parse(report["FMI_CTX"])
+        usable = chosen is not None and (chosen[0] == "cpu" or chosen[1] in works)
+        report["device"] = "{}({})".format(*chosen) if chosen and usable else None
+        if not usable:
+            advice.append(f"FMI_CTX={report['FMI_CTX']} is no device that works: unset FMI_CTX")
+    if mxnet["error"]:
+        report["device"] = None
     for kind, table in (("weights", sources.models()), ("pictures", sources.pictures())):
         report[kind] = [
             {"name": found.source.name, "path": str(found.path or ""), "state": found.state}
             for found in sources.survey(table)
         ]
+    known = {source.file for source in sources.models().values()}
+    report["weights"] += [
+        {"name": path.name, "path": str(path), "state": "unknown digest"}
+        for path in sources.candidates()
+        if path.name not in known
+    ]
     report["embedded"] = (sources.table_folder() / "embedded.npz").is_file()
     report["advice"] = advice + _advice_on_data(report)
     return report
@@ -94,7 +110,7 @@ def text(report: Dict[str, Any]) -> str:
         f"python     {report['python']}",
         f"numpy      {report['numpy'] or 'not installed'}",
         f"mxnet      {wheel}{', cannot be imported' if mxnet['error'] else ''}",
-        f"driver     {found['description'] if found['path'] else 'none'}",
+        f"driver     {_driver_line(found)}",
     ]
     unused = "" if mxnet["wheel"] == "mxnet-cu112" else " (not needed by MXNet's CPU wheel)"
     there = [library for library in report["libraries"] if library["path"]]
@@ -117,16 +133,23 @@ def text(report: Dict[str, Any]) -> str:
         f"amx        {state if amx['cpu'] else 'this CPU has none'}",
         f"memory     {_gigabytes(memory['total'])}, {_gigabytes(memory['available'])} available",
     ]
+    asked = f" (FMI_CTX={report['FMI_CTX']})" if report["FMI_CTX"] else ""
     for kind in ("weights", "pictures"):
         for entry in report[kind]:
             lines.append(f"{kind:10} {entry['name']}: {entry['state']} {entry['path']}".rstrip())
     lines += [
         f"{'weights':10} embedded: {'right' if report['embedded'] else 'missing'}",
-        f"device     {report['device'] or 'none: MXNet cannot run'}",
+        f"device     {report['device'] or 'none'}{asked}",
         "",
         *([f"- {line}" for line in report["advice"]] or ["nothing is missing"]),
     ]
     return "\n".join(lines)
+
+
+def _driver_line(found: Dict[str, Any]) -> str:
+    if not found["path"]:
+        return "none"
+    return f"{'a stub' if found['stub'] else found['description']}, {found['path']}"
 
 
 def _version(package: str) -> str:
@@ -166,12 +189,12 @@ def _driver() -> Dict[str, Any]:
 
 def _gpu_report(gpu: Gpu, mxnet: Dict[str, Any]) -> Dict[str, Any]:
     about = {**asdict(gpu), "capability": "{}.{}".format(*gpu.capability), "served": gpu.served}
-    if not gpu.served:
-        problem = _gpu.unserved(gpu)
-    else:
-        problem = mxnet["error"] or _gpu.problem(gpu.index)
-    tried = mxnet["wheel"] == "mxnet-cu112" and gpu.served and not mxnet["error"]
-    trial = asdict(_gpu.trial(gpu.index)) if tried and not driver().problem() else None
+    problem = mxnet["error"] if gpu.served else _gpu.unserved(gpu)
+    trial = None
+    if not problem:
+        problem = _gpu.problem(gpu.index)
+        if mxnet["wheel"] == "mxnet-cu112" and not driver().problem():
+            trial = asdict(_gpu.trial(gpu.index))
     return {**about, "works": not problem, "problem": problem, "trial": trial}
 
 
@@ -222,7 +245,7 @@ def _advice_on_data(report: Dict[str, Any]) -> List[str]:
                     f"{entry['path']} has not the digest of {entry['name']}: remove it, then"
                     f" fmi {kind} fetch {entry['name']}"
                 )
-    if not any(entry["state"] == "right" for entry in weights):
+    if not any(entry["state"] in ("right", "unknown digest") for entry in weights):
         instead = "the small embedded network is used meanwhile" if report["embedded"] else ""
         advice.append(
             f"VGG-19's weights are not here: fmi weights fetch vgg19{instead and f' ({instead})'}"

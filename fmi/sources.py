@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 VARIABLES = {"models": "FMI_MODELS", "pictures": "FMI_PICTURES"}
 WORDS = {"models": "weights", "pictures": "pictures"}  # of the command line
 CHUNK = 1 << 16
+CANDIDATES = ("vgg19*", "*vgg-verydeep-19*")  # names of files that may be VGG-19
+SUFFIXES = (".params", ".npz", ".h5", ".hdf5", ".pth", ".pt", ".safetensors", ".mat")
 
 
 @dataclass(frozen=True)
@@ -203,6 +205,16 @@ def find(source: Source) -> Optional[Path]:
     """The first file of the source's name in :func:`folders`, its digest not checked."""
     files = (folder / source.file for folder in folders(source.kind))
     return next((file for file in files if file.is_file()), None)
+
+
+def candidates() -> List[Path]:
+    """Files that may be VGG-19 by their names, in the order of the folders."""
+    return [
+        file
+        for folder in folders("models")
+        for file in sorted({f for pattern in CANDIDATES for f in folder.glob(pattern)})
+        if file.is_file() and file.suffix in SUFFIXES
+    ]
 
 
 def digests(data: bytes) -> Dict[str, str]:

@@ -25,7 +25,6 @@ log = logging.getLogger(__name__)
 
 BN_EPSILON = 1e-5  # torchvision's and Gluon's
 LARGEST = 2 << 30  # bytes of a file; VGG-19 with its dense layers takes 575 MB
-CANDIDATES = ("vgg19*", "*vgg-verydeep-19*")  # file names that `auto` looks at
 GATYS = (0.2, 5.0)  # mean activations of normalised weights are about 1, Caffe's 10 to 1000
 
 
@@ -169,7 +168,7 @@ def _vgg19(needed: Sequence[str], original: bool) -> Weights:
     first: List[Tuple[Path, Optional[Source]]] = []
     unverified: List[Tuple[Path, Optional[Source]]] = []
     last: List[Tuple[Path, Optional[Source]]] = []
-    for path in _candidates():
+    for path in sources.candidates():
         source = known.get(path.name)
         if source is None:
             unverified.append((path, None))
@@ -205,19 +204,6 @@ def _missing(file: str, name: str) -> InputError:
         " else give WEIGHTS=path, put the file's folder into FMI_MODELS, or use the embedded"
         " network: WEIGHTS=embedded"
     )
-
-
-def _candidates() -> List[Path]:
-    """Files that may be VGG-19 by their names, in the order of the folders."""
-    return [
-        file
-        for folder in sources.folders("models")
-        for file in sorted({f for pattern in CANDIDATES for f in folder.glob(pattern)})
-        if file.is_file() and file.suffix in SUFFIXES
-    ]
-
-
-SUFFIXES = (".params", ".npz", ".h5", ".hdf5", ".pth", ".pt", ".safetensors", ".mat")
 
 
 def _covering(weights: Weights, needed: Sequence[str]) -> Weights:
@@ -658,7 +644,7 @@ def survey() -> str:
             f"    {source.author}, {source.year}; {source.licence}",
         ]
     known = {source.file for source in sources.models().values()}
-    for path in _candidates():
+    for path in sources.candidates():
         if path.name not in known:
             digest = sources.file_digest(path, "sha256")
             lines += [f"{path}: unknown digest", f"    sha256:{digest}"]
@@ -673,7 +659,7 @@ def verify() -> List[Tuple[Path, str, bool]]:
     files = [found.path for found in sources.survey(sources.models()) if found.path]
     known = {source.file: source for source in sources.models().values()}
     result = []
-    for path in dict.fromkeys([*files, *_candidates()]):
+    for path in dict.fromkeys([*files, *sources.candidates()]):
         source = known.get(path.name)
         try:
             found = _named_at(path, source) if source else read(path)

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from fmi import _mxnet
+from fmi import _environment, _mxnet
 from fmi.errors import InputError, SetupError
 
 
@@ -37,7 +37,7 @@ def test_without_mxnet_the_two_pip_commands_are_named():
     assert done.returncode == 1
     assert done.stderr.strip().splitlines()[-1] == (
         "fmi.errors.SetupError: MXNet is not installed: pip install 'mxnet==1.9.1' (CPU)"
-        " or pip install 'mxnet-cu112==1.9.1' (NVIDIA GPU)"
+        f" or {_environment.pip_install('cu112')} (NVIDIA GPU)"
     )
 
 
@@ -47,7 +47,7 @@ def test_command_line_without_mxnet_is_one_line_and_status_2(tmp_path):
     assert done.returncode == 2
     assert done.stderr.splitlines() == [
         "fmi: MXNet is not installed: pip install 'mxnet==1.9.1' (CPU)"
-        " or pip install 'mxnet-cu112==1.9.1' (NVIDIA GPU)"
+        f" or {_environment.pip_install('cu112')} (NVIDIA GPU)"
     ]
 
 
@@ -67,9 +67,9 @@ def test_numpy_2(monkeypatch):
 
 
 def test_python_without_distutils(monkeypatch):
-    monkeypatch.setattr(_mxnet.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(_environment.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(SetupError, match="pip install setuptools"):
-        _mxnet._check_distutils()
+        _environment.check_distutils()
 
 
 def test_import_fmi_alone_imports_nothing():
