@@ -178,9 +178,13 @@ def device_name(ctx: Context) -> str:
 
 
 def out_of_memory(error: Exception) -> bool:
-    """Whether an error of MXNet's is for want of memory."""
-    words = ("out of memory", "ALLOC_FAILED", "Failed to allocate CPU Memory")
-    return any(word in str(error) for word in words)
+    """Whether an error of MXNet's is for want of a GPU's memory."""
+    return any(word in str(error) for word in ("out of memory", "ALLOC_FAILED"))
+
+
+def out_of_main_memory(error: Exception) -> bool:
+    """Whether it is for want of the machine's memory; MXNet cannot be relied on afterwards."""
+    return "Failed to allocate CPU Memory" in str(error)
 
 
 def release_memory(ctx: Context) -> None:

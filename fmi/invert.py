@@ -48,6 +48,7 @@ from fmi._mxnet import (
     context,
     device_name,
     mx,
+    out_of_main_memory,
     out_of_memory,
     release_memory,
 )
@@ -194,19 +195,23 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def _in_one_line(function: F) -> F:
-    """Say in one line that not even one picture fits into memory."""
+    """Say in one line that there is not memory enough, not even for one picture."""
 
     @functools.wraps(function)
     def wrapped(*arguments: Any, **options: Any) -> Any:
         try:
             return function(*arguments, **options)
         except mx.MXNetError as error:
-            if not out_of_memory(error):
+            if out_of_main_memory(error):
+                text = "the machine is out of memory: lower long_edge or batch, in a new process"
+            elif out_of_memory(error):
+                text = (
+                    "out of memory with one picture at a time: lower long_edge, free the device"
+                    " (nvidia-smi tells who uses it), or compute elsewhere with ctx='cpu'"
+                )
+            else:
                 raise
-            raise InputError(
-                "out of memory with one picture at a time: lower long_edge, free the device"
-                " (nvidia-smi tells who uses it), or compute elsewhere with ctx='cpu'"
-            ) from error
+            raise InputError(text) from error
 
     return cast(F, wrapped)
 

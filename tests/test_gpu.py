@@ -463,6 +463,16 @@ def test_not_even_one_picture_fits(small_weights, picture, monkeypatch):
     )
 
 
+def test_without_main_memory_there_is_no_going_on(small_weights, picture, monkeypatch):
+    tried = fits(monkeypatch, 4, "MXNetError: Failed to allocate CPU Memory")
+    with pytest.raises(InputError) as error:
+        small(small_weights, picture)
+    assert tried == [5]
+    assert str(error.value) == (
+        "the machine is out of memory: lower long_edge or batch, in a new process"
+    )
+
+
 def test_other_errors_of_mxnet_are_not_taken_for_want_of_memory(
     small_weights, picture, monkeypatch
 ):
