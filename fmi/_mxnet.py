@@ -166,7 +166,7 @@ def context(ctx: Union[None, str, Context] = None) -> Context:
         problem = _gpu.problem(index)
         if problem:
             raise InputError(
-                f"{asked}='gpu({index})' asks for a GPU that cannot be used: {problem};"
+                f"{asked}='gpu({index})' asks for a GPU that MXNet cannot use here: {problem};"
                 f" leave {asked} out to compute on the CPU"
             )
     return mx.Context(kind, index)

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 import fmi.invert
+import fmi.vgg
 from fmi import _driver, _environment, _gpu, _mxnet, _trial
 from fmi._driver import Driver, Gpu
 from fmi.errors import InputError, SetupError
@@ -286,8 +287,8 @@ def test_trials_that_fail(machine, status, said, words):
     with pytest.raises(InputError) as error:
         _mxnet.context("gpu")
     assert str(error.value) == (
-        f"ctx='gpu(0)' asks for a GPU that cannot be used: {words}; leave ctx out to compute on"
-        " the CPU"
+        f"ctx='gpu(0)' asks for a GPU that MXNet cannot use here: {words}; leave ctx out to"
+        " compute on the CPU"
     )
 
 
@@ -386,8 +387,8 @@ def test_the_environment_chooses(machine, monkeypatch):
     with pytest.raises(InputError) as error:
         _mxnet.context()
     assert str(error.value) == (
-        "FMI_CTX='gpu(2)' asks for a GPU that cannot be used: there is no gpu(2): the driver sees"
-        " 2, counted from 0; leave FMI_CTX out to compute on the CPU"
+        "FMI_CTX='gpu(2)' asks for a GPU that MXNet cannot use here: there is no gpu(2): the"
+        " driver sees 2, counted from 0; leave FMI_CTX out to compute on the CPU"
     )
     monkeypatch.setenv("FMI_CTX", "cuda")
     with pytest.raises(InputError, match="unknown device 'cuda' in FMI_CTX; use 'cpu', 'gpu' or"):
@@ -434,8 +435,14 @@ def fits(monkeypatch, most, message=GPU_SAYS):
 def test_out_of_memory_halves_the_batch_and_says_so(small_weights, picture, monkeypatch, caplog):
     wanted = small(small_weights, picture)
     tried = fits(monkeypatch, 1)
+    freed = []
+    free = fmi.vgg.Network.free
+    monkeypatch.setattr(
+        fmi.vgg.Network, "free", lambda self: (freed.append(len(tried)), free(self))
+    )
     found = small(small_weights, picture)
     assert tried == [5, 2, 1, 1, 1, 1, 1]
+    assert freed == [1, 2, 3, 4, 5, 6, 7]  # after every batch, those that failed too
     assert caplog.messages[-2:] == [
         "cpu(0) is out of memory with 5 pictures at once; going on with 2 at once",
         "cpu(0) is out of memory with 2 pictures at once; going on with 1 at once",
