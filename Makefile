@@ -30,7 +30,7 @@ $(VENV)/.ready: setup.py
 	@case "$(MXNET)" in cpu|cu112) ;; *) echo "MXNET=$(MXNET) should be cpu or cu112" >&2; exit 2;; esac
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet -e '.[$(MXNET),dev]'
+	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet -e '.[$(MXNET),dev]'
 	@touch $@
 
 setup: $(VENV)/.ready ## make the virtual environment .venv (done on first use)
