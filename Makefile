@@ -28,6 +28,8 @@ help: ## list what there is
 
 $(VENV)/.ready: setup.py
 	@case "$(MXNET)" in cpu|cu112) ;; *) echo "MXNET=$(MXNET) should be cpu or cu112" >&2; exit 2;; esac
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 8) <= sys.version_info[:2] <= (3, 12))' || { \
+		echo "MXNet needs Python 3.8 to 3.12: PYTHON=python3.12 chooses one" >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet -e '.[$(MXNET),dev]'
