@@ -16,6 +16,7 @@ FIGURES := fig1 fig2 fig3 fig4 fig5
 given = $(filter-out $(addsuffix =%,$(OWN)),$(MAKEOVERRIDES))
 
 .DEFAULT_GOAL := help
+TRAINING := experiments/embedded/train.yaml
 DEMO := WEIGHTS=embedded PICTURES=skimage:coffee LONG_EDGE=256
 DEMO_STYLES := skimage:hubble_deep_field,skimage:immunohistochemistry,skimage:retina
 
@@ -54,8 +55,10 @@ pictures: $(VENV)/.ready ## fetch the paper's six pictures into pictures/
 gallery: $(VENV)/.ready ## draw the README's pictures
 	$(BIN)/python -m experiments.gallery
 
-train-embedded: $(VENV)/.ready ## train the embedded network anew
-	$(BIN)/python -m experiments.embedded.train --config experiments/embedded/train.yaml --out results/embedded
+train-embedded: $(VENV)/.ready ## train the embedded network anew, into results/embedded/
+	$(BIN)/python -m experiments.embedded.train --config $(TRAINING) --out results/embedded
+	$(BIN)/python -m experiments.embedded.export --config $(TRAINING) --run results/embedded \
+		--network results/embedded/embedded.npz
 
 doctor: $(VENV)/.ready ## tell what is here, what is missing, and what to do about it
 	@$(BIN)/fmi doctor
