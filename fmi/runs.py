@@ -434,7 +434,7 @@ def _fig3(run: Experiment) -> List[figures.Block]:
             ],
             rows=run["layers"],
             columns=[str(index) for index in filters],
-            caption=f"({chr(97 + n)}) {_title(f)}",
+            caption=f"({chr(97 + n)}) {_title(f)}" if len(files) > 1 else _title(f),
         )
         for n, f in enumerate(files)
     ]
