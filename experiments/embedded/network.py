@@ -75,8 +75,8 @@ class SmoothConvolution(Convolution):
 class Unit(mx.gluon.HybridBlock):
     """Convolution, batch normalisation to unit variance, then minus a threshold, then relu.
 
-    Gamma is 1 and beta is minus the threshold, neither is learned: over the training pictures every
-    filter is active about equally often, and none can die.
+    Gamma is 1 and beta is minus the threshold, neither is learned: over the training pictures all
+    filters of a layer are active about equally often, and none can die.
     """
 
     def __init__(self, inputs: int, outputs: int, smooth: bool, **kwargs: Any) -> None:
