@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 
 from fmi import pictures
 from fmi._mxnet import NDArray, mx
-from fmi.losses import Loss
+from fmi.losses import Loss, squared_length
 from fmi.settings import Settings
 from fmi.vgg import Network
 
@@ -146,19 +146,16 @@ def minimise(
     done = [Descent(picture) for picture in image.asnumpy()]
     active = list(range(len(done)))
     velocity = mx.nd.zeros_like(image)
-    image.attach_grad()
     began = time.perf_counter()
     hidden = None if progress is None else not progress
     step = 0
     with tqdm(total=settings.steps, desc=label, unit="step", disable=hidden, leave=False) as bar:
         try:
             for step in range(1, settings.steps + 1):
-                with mx.autograd.record():
-                    losses = loss(network(image))
-                losses.backward()
+                losses, gradient = network.gradient(image, loss)
                 mx.nd.sgd_mom_update(
                     image,
-                    image.grad,
+                    gradient,
                     velocity,
                     out=image,
                     lr=learning_rate(settings, step),
@@ -180,7 +177,6 @@ def minimise(
                     active = [active[row] for row in stays]
                     rows = mx.nd.array(stays, ctx=image.context)
                     image, velocity, loss = image.take(rows), velocity.take(rows), loss.take(stays)
-                    image.attach_grad()
         except KeyboardInterrupt:
             log.warning("interrupted at step %d", step)
             for index, picture in zip(active, image.asnumpy()):
@@ -191,7 +187,7 @@ def minimise(
 
 def _length(batch: NDArray) -> NDArray:
     """Euclidean length of each picture: (B,)."""
-    return batch.square().reshape((0, -1)).sum(axis=1).sqrt()
+    return squared_length(batch).sqrt()
 
 
 def _freeze(

@@ -6,13 +6,13 @@ Any number of filters a layer is possible; it follows from the weights.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Dict, List, Mapping, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 
 from fmi._mxnet import BFLOAT16, Context, NDArray, mx
 from fmi.errors import InputError, unknown
+from fmi.passes import Passes, turned_weights
 
 BLOCKS = (2, 2, 4, 4, 4)  # convolutions a block
 FILTERS = (64, 128, 256, 512, 512)  # of each convolution of a block
@@ -60,30 +60,28 @@ def smallest_side(layer: str) -> int:
     return int(2 ** sum(name.startswith("pool") for name in LAYERS[: LAYERS.index(layer) + 1]))
 
 
-def symbol(
-    layers: Sequence[str], shapes: Mapping[str, Tuple[int, ...]], pool: str, dtype: Any = np.float32
-) -> Any:
-    """The symbol whose outputs are the codes of `layers`, in their order.
+def symbols(
+    end: str, shapes: Mapping[str, Tuple[int, ...]], pool: str, dtype: Any = np.float32
+) -> Dict[str, Any]:
+    """Every layer's symbol from ``conv1_1`` to `end`; the picture is called ``data``.
 
     Parameters
     ----------
-    layers
-        Names of layers.
+    end
+        Name of the deepest layer.
     shapes
         Shapes of ``conv1_1_weight`` (O, I, 3, 3), ``conv1_1_bias`` (O,) and so on.
     pool
         ``"avg"`` (2016 code) or ``"max"`` (VGG-19 as it was trained); 2x2, stride 2, the size
         rounded down.
     dtype
-        Number format of weights and activations; the picture and the codes are float32.
+        Number format of weights and activations; the picture is float32.
     """
-    end = LAYERS.index(deepest(layers))
-    reduced = dtype is not np.float32
     node = mx.sym.var("data", dtype="float32")
-    if reduced:
+    if dtype is not np.float32:
         node = mx.sym.amp_cast(node, dtype=dtype)
     nodes = {}
-    for name in LAYERS[: end + 1]:
+    for name in LAYERS[: LAYERS.index(end) + 1]:
         if name.startswith("conv"):
             weight, bias = (
                 mx.sym.var(f"{name}_{kind}", shape=shapes[f"{name}_{kind}"], dtype=dtype)
@@ -103,25 +101,91 @@ def symbol(
         else:
             node = mx.sym.Pooling(node, kernel=(2, 2), stride=(2, 2), pool_type=pool, name=name)
         nodes[name] = node
+    return nodes
+
+
+def symbol(
+    layers: Sequence[str], shapes: Mapping[str, Tuple[int, ...]], pool: str, dtype: Any = np.float32
+) -> Any:
+    """The symbol whose outputs are the codes of `layers`, float32, in their order.
+
+    The parameters are those of :func:`symbols`.
+    """
+    nodes = symbols(deepest(layers), shapes, pool, dtype)
     codes = [nodes[name] for name in layers]
-    return mx.sym.Group([mx.sym.amp_cast(c, dtype="float32") for c in codes] if reduced else codes)
+    if dtype is not np.float32:
+        codes = [mx.sym.amp_cast(code, dtype="float32") for code in codes]
+    return mx.sym.Group(codes)
 
 
-@dataclass(frozen=True)
 class Network:
-    """A truncated VGG-19 with frozen parameters."""
+    """A truncated VGG-19 with frozen parameters.
 
-    layers: Tuple[str, ...]
-    filters: Mapping[str, int]  # feature maps of each convolution and relu
-    block: mx.gluon.SymbolBlock
+    Attributes
+    ----------
+    layers
+        Whose codes it computes.
+    filters
+        Feature maps of each convolution, relu and pooling layer.
+    block
+        The Gluon block.
+    """
+
+    def __init__(
+        self,
+        layers: Tuple[str, ...],
+        filters: Mapping[str, int],
+        block: mx.gluon.SymbolBlock,
+        passes: Optional[Callable[[Tuple[int, ...]], Passes]] = None,
+    ) -> None:
+        self.layers = layers
+        self.filters = filters
+        self.block = block
+        self._make_passes = passes
+        self._passes: Optional[Passes] = None
 
     def __call__(self, image: NDArray) -> Dict[str, NDArray]:
         """The codes of all layers for (B, 3, H, W) pictures with the mean subtracted."""
         outputs = self.block(image)
         return dict(zip(self.layers, outputs if isinstance(outputs, list) else [outputs]))
 
+    def gradient(
+        self, image: NDArray, loss: Callable[[Mapping[str, NDArray]], NDArray]
+    ) -> Tuple[NDArray, NDArray]:
+        """Each picture's loss and its gradient, by automatic differentiation.
+
+        On CPUs the loss is differentiated down to the codes, and :mod:`fmi.passes` goes on.
+
+        Parameters
+        ----------
+        image
+            (B, 3, H, W), the mean subtracted.
+        loss
+            From codes to (B,).
+
+        Returns
+        -------
+        tuple
+            (B,) and (B, 3, H, W); the next call may overwrite the latter.
+        """
+        if self._make_passes is None:
+            image.attach_grad()
+            with mx.autograd.record():
+                losses = loss(self(image))
+            losses.backward()
+            return losses, image.grad
+        if self._passes is None or self._passes.image.shape != image.shape:
+            self._passes = None  # first, so that its memory is free for the next
+            self._passes = self._make_passes(image.shape)
+        codes = self._passes.forward(image)
+        with mx.autograd.record():
+            losses = loss(codes)
+        losses.backward()
+        return losses, self._passes.backward()
+
     def free(self) -> None:
         """Give back the memory of the last batch's activations; the network stays usable."""
+        self._passes = None
         self.block.hybridize(static_alloc=True, static_shape=True)
 
 
@@ -166,9 +230,9 @@ def network(
     parameters.setattr("grad_req", "null")  # gradients for the picture alone
     for key, parameter in parameters.items():
         values = mx.nd.array(arrays[key], ctx=ctx, dtype="float32")
-        parameter.dtype = dtype
+        parameter.shape, parameter.dtype = shapes[key], dtype
         parameter.initialize(mx.init.Zero(), ctx=ctx)
-        parameter.set_data(values if dtype is np.float32 else mx.nd.amp_cast(values, dtype=dtype))
+        parameter.set_data(_format(values, dtype))
     block.hybridize(static_alloc=True, static_shape=True)
     filters = {}
     for name in needed:
@@ -177,7 +241,29 @@ def network(
         last = f"relu{index}_{BLOCKS[index - 1]}"
         if last in filters:
             filters[f"pool{index}"] = filters[last]
-    return Network(names, filters, block)
+    return Network(names, filters, block, _passes(block, names, shapes, pool, ctx, dtype))
+
+
+def _passes(
+    block: mx.gluon.SymbolBlock,
+    layers: Sequence[str],
+    shapes: Mapping[str, Tuple[int, ...]],
+    pool: str,
+    ctx: Context,
+    dtype: Any,
+) -> Optional[Callable[[Tuple[int, ...]], Passes]]:
+    """What makes the :class:`Passes` for a shape, where they can be used."""
+    if ctx.device_type != "cpu" or pool != "avg" or not mx.runtime.Features().is_enabled("MKLDNN"):
+        return None
+    weights = {name: parameter.data() for name, parameter in block.collect_params().items()}
+    wide = {n: _format(w, np.float32) for n, w in weights.items() if n.endswith("_weight")}
+    turned = {n: _format(w, dtype) for n, w in turned_weights(wide, CONVOLUTIONS[0]).items()}
+    nodes = symbols(deepest(layers), shapes, pool, dtype)
+    return lambda shape: Passes(nodes, weights, turned, layers, shape, dtype)
+
+
+def _format(array: NDArray, dtype: Any) -> NDArray:
+    return mx.nd.amp_cast(array, dtype="float32" if dtype is np.float32 else dtype)
 
 
 def activation_bytes(

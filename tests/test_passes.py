@@ -1,0 +1,124 @@
+"""The gradient as a second forward pass, against NumPy and against automatic differentiation."""
+
+import numpy as np
+import oracle
+import pytest
+
+from fmi import losses, passes, vgg
+from fmi._mxnet import AMX, mx
+
+LAYERS = [
+    ["relu1_1"],
+    ["relu1_2"],
+    ["relu3_2"],
+    ["relu5_2"],
+    ["relu1_1", "relu2_2", "relu4_1"],
+    ["relu2_2", "relu1_1"],
+    ["pool2"],
+    ["conv2_1"],
+    ["relu2_1", "pool1", "conv3_1"],
+]
+SIZES = [(35, 50), (48, 33)]
+
+
+def problem(arrays, layers, size, pictures=2, precision="float32"):
+    """A network, pictures, and the loss towards the codes of other pictures."""
+    network = vgg.network(arrays, layers, "avg", mx.cpu(), precision)
+    random = np.random.RandomState(0)
+    wanted, image = random.normal(0, 50, (2, pictures, 3, *size)).astype(np.float32)
+    codes = network(mx.nd.array(wanted))
+    terms = [losses.code(n, c, 0.5 + i).terms[0] for i, (n, c) in enumerate(codes.items())]
+    return network, image, losses.Loss(tuple(terms)), {n: c.asnumpy() for n, c in codes.items()}
+
+
+def by_automatic_differentiation(network, image, loss):
+    x = mx.nd.array(image)
+    x.attach_grad()
+    with mx.autograd.record():
+        values = loss(network(x))
+    values.backward()
+    return values.asnumpy(), x.grad.asnumpy()
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("layers", LAYERS, ids="+".join)
+def test_gradient_agrees_with_numpy(arrays, layers, size):
+    network, image, loss, wanted = problem(arrays, layers, size)
+    values, gradient = (a.asnumpy() for a in network.gradient(mx.nd.array(image), loss))
+    numpy_network = oracle.Network(arrays, vgg.deepest(layers))
+    for place, picture in enumerate(image):
+        codes = numpy_network.codes(picture)
+        weights = {name: 0.5 + index for index, name in enumerate(layers)}
+        difference = {n: codes[n] - wanted[n][place] for n in layers}
+        expected = sum(weights[n] * (d**2).sum() for n, d in difference.items())
+        assert values[place] == pytest.approx(expected, rel=1e-4)
+        heads = {n: 2 * weights[n] * d for n, d in difference.items()}
+        expected = numpy_network.gradient(picture, lambda _, heads=heads: heads)
+        error = np.linalg.norm(gradient[place] - expected) / np.linalg.norm(expected)
+        assert error < 1e-3  # a relu at its edge may differ
+
+
+@pytest.mark.parametrize("layers", LAYERS, ids="+".join)
+def test_gradient_agrees_with_automatic_differentiation(arrays, layers):
+    network, image, loss, _ = problem(arrays, layers, (35, 50))
+    values, gradient = (a.asnumpy() for a in network.gradient(mx.nd.array(image), loss))
+    expected_values, expected = by_automatic_differentiation(network, image, loss)
+    np.testing.assert_allclose(values, expected_values, rtol=1e-6)
+    assert np.linalg.norm(gradient - expected) < 1e-3 * np.linalg.norm(expected)
+
+
+@pytest.mark.skipif(not AMX, reason="this CPU has no AMX, bfloat16 would be slow")
+def test_bfloat16_gives_nearly_the_same_gradient(arrays):
+    network, image, loss, _ = problem(arrays, ["relu3_2"], (35, 50), precision="bfloat16")
+    values, gradient = (a.asnumpy() for a in network.gradient(mx.nd.array(image), loss))
+    network, image, loss, _ = problem(arrays, ["relu3_2"], (35, 50))
+    expected_values, expected = (a.asnumpy() for a in network.gradient(mx.nd.array(image), loss))
+    assert gradient.dtype == np.float32
+    np.testing.assert_allclose(values, expected_values, rtol=0.01)
+    angle = (gradient * expected).sum() / np.linalg.norm(gradient) / np.linalg.norm(expected)
+    assert angle > 0.99
+
+
+def test_one_picture_among_others_has_the_gradient_it_has_alone(arrays):
+    network, image, loss, _ = problem(arrays, ["relu3_2"], (35, 50), pictures=3)
+    _, together = network.gradient(mx.nd.array(image), loss)
+    together = together.asnumpy()
+    _, alone = network.gradient(mx.nd.array(image[1:2]), loss.take([1]))
+    np.testing.assert_allclose(alone.asnumpy()[0], together[1], rtol=1e-4, atol=1e-3)
+
+
+def test_the_network_stays_usable_after_its_memory_is_given_back(arrays):
+    network, image, loss, _ = problem(arrays, ["relu2_2"], (35, 50))
+    _, before = network.gradient(mx.nd.array(image), loss)
+    before = before.asnumpy()
+    network.free()
+    _, after = network.gradient(mx.nd.array(image), loss)
+    np.testing.assert_array_equal(after.asnumpy(), before)
+
+
+def test_max_pooling_is_left_to_automatic_differentiation(arrays):
+    network = vgg.network(arrays, ["relu2_1"], "max", mx.cpu())
+    image = np.random.RandomState(0).normal(0, 50, (1, 3, 20, 24)).astype(np.float32)
+    loss = losses.code("relu2_1", mx.nd.zeros((1, network.filters["relu2_1"], 10, 12)), 1.0)
+    _, gradient = network.gradient(mx.nd.array(image), loss)
+    _, expected = by_automatic_differentiation(network, image, loss)
+    np.testing.assert_allclose(gradient.asnumpy(), expected, rtol=1e-5)
+
+
+def test_turned_kernels():
+    weight = np.random.RandomState(0).normal(size=(4, 3, 3, 3)).astype(np.float32)
+    expected = weight[:, :, ::-1, ::-1].transpose(1, 0, 2, 3)
+    np.testing.assert_array_equal(passes.turned(mx.nd.array(weight)).asnumpy(), expected)
+    both = {"a_weight": mx.nd.array(weight), "b_weight": mx.nd.array(weight)}
+    found = passes.turned_weights(both, "a")
+    assert found["a_weight"].shape == (passes.CHANNELS, 4, 3, 3)
+    np.testing.assert_array_equal(found["a_weight"][:3].asnumpy(), expected)
+    assert not found["a_weight"][3:].asnumpy().any()
+    np.testing.assert_array_equal(found["b_weight"].asnumpy(), expected)
+
+
+def test_nothing_is_written_to_the_standard_error(arrays, capfd):
+    network, image, loss, _ = problem(arrays, ["relu2_1"], (20, 20))
+    capfd.readouterr()
+    network.gradient(mx.nd.array(image), loss)
+    assert capfd.readouterr() == ("", "")
