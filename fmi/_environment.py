@@ -6,6 +6,7 @@ wrong where they cannot be imported.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import importlib.metadata
 import importlib.util
@@ -16,7 +17,7 @@ import site
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import FrozenSet, Iterator, List
+from typing import FrozenSet, Iterator, List, Optional
 
 from fmi._driver import UPDATE, Driver, loaded_path
 from fmi.errors import SetupError
@@ -232,3 +233,30 @@ def cpu_flags() -> FrozenSet[str]:
 def has_amx() -> bool:
     """Whether the CPU has a matrix unit for bfloat16."""
     return platform.machine() == "x86_64" and "amx_bf16" in cpu_flags()
+
+
+def free_main_memory(root: Path = Path("/")) -> Optional[int]:
+    """Bytes that a process may still take: fewer than are free if its control group has a limit.
+
+    Parameters
+    ----------
+    root
+        Where Linux's ``proc`` and ``sys`` are.
+
+    Returns
+    -------
+    int or None
+        ``None`` where Linux does not tell.
+    """
+    found = []
+    with contextlib.suppress(OSError, ValueError, StopIteration):
+        lines = (root / "proc/meminfo").read_text().splitlines()
+        found.append(1024 * int(next(x for x in lines if x.startswith("MemAvailable")).split()[1]))
+    group = root / "sys/fs/cgroup"
+    for limit, used in (
+        ("memory.max", "memory.current"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+    ):
+        with contextlib.suppress(OSError, ValueError):  # ValueError: "max"
+            found.append(int((group / limit).read_text()) - int((group / used).read_text()))
+    return max(0, min(found)) if found else None

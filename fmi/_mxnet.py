@@ -12,7 +12,7 @@ import ctypes
 import functools
 import logging
 import os
-from typing import TYPE_CHECKING, Any, Union
+from typing import TYPE_CHECKING, Any, Optional, Union
 
 import numpy as np
 
@@ -175,6 +175,17 @@ def context(ctx: Union[None, str, Context] = None) -> Context:
 def device_name(ctx: Context) -> str:
     """A GPU's name and compute capability; empty for the CPU."""
     return str(driver().gpus[ctx.device_id]) if ctx.device_type == "gpu" else ""
+
+
+def free_memory(ctx: Context) -> int:
+    """Bytes that are free on a device; 2 GiB where nobody tells."""
+    free: Optional[int] = None
+    if ctx.device_type == "gpu":
+        with contextlib.suppress(mx.MXNetError):
+            free = mx.context.gpu_memory_info(ctx.device_id)[0]
+    else:
+        free = _environment.free_main_memory()
+    return 2 << 30 if free is None else int(free)
 
 
 def out_of_memory(error: Exception) -> bool:

@@ -47,6 +47,7 @@ from fmi._mxnet import (
     compute_type,
     context,
     device_name,
+    free_memory,
     mx,
     out_of_main_memory,
     out_of_memory,
@@ -60,7 +61,7 @@ from fmi.settings import Settings
 log = logging.getLogger(__name__)
 
 Layers = Union[str, Sequence[str]]
-BATCH_BYTES = 1 << 30  # what a batch may take where `batch` is 0
+BATCH_SHARE = 0.5  # of the free memory, what a batch may take where `batch` is 0
 
 
 @dataclass(frozen=True)
@@ -624,7 +625,7 @@ class _Lab:
 
     def _batch(self) -> int:
         need = vgg.activation_bytes(self.network.filters, self.network.layers, *self.size)
-        return max(1, BATCH_BYTES // need)
+        return max(1, int(BATCH_SHARE * free_memory(self.ctx)) // need)
 
     def _label(self, labels: Sequence[Mapping[str, Any]], group: Sequence[int]) -> str:
         names = {"filter", "draw"}

@@ -77,7 +77,7 @@ class Settings:
     weight_decay: float  # on the picture, as a difference from the mean colour
     start: float  # the first picture is uniform in +-start around the mean colour
     denoise: float  # weight of total variation denoising (Chambolle) when saving; 0: none
-    batch: int  # pictures descended at once; 0: as many as fit in about 1 GiB
+    batch: int  # pictures descended at once; 0: as many as fit in half of the free memory
 
 
 STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")  # paper, section 3.3

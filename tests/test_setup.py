@@ -95,3 +95,19 @@ def test_context():
     assert _mxnet.context(_mxnet.mx.cpu()) == _mxnet.mx.cpu()
     with pytest.raises(InputError, match="unknown device 'cuda'"):
         _mxnet.context("cuda")
+
+
+def test_free_memory_is_the_control_groups_where_that_is_less(tmp_path):
+    assert _environment.free_main_memory(tmp_path) is None
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc/meminfo").write_text("MemTotal: 9000 kB\nMemAvailable:    4000 kB\n")
+    assert _environment.free_main_memory(tmp_path) == 4000 * 1024
+    group = tmp_path / "sys/fs/cgroup"
+    group.mkdir(parents=True)
+    (group / "memory.max").write_text("max\n")
+    (group / "memory.current").write_text("1000\n")
+    assert _environment.free_main_memory(tmp_path) == 4000 * 1024
+    (group / "memory.max").write_text("51000\n")
+    assert _environment.free_main_memory(tmp_path) == 50000
+    (group / "memory.current").write_text("60000\n")
+    assert _environment.free_main_memory(tmp_path) == 0
