@@ -60,29 +60,32 @@ def _switch_on_amx() -> bool:
 
 
 def compute_type(precision: str, ctx: Context) -> str:
-    """The number format of the network, ``"float32"`` or ``"bfloat16"``.
+    """The number format of the network, ``"float32"``, ``"bfloat16"`` or ``"float16"``.
 
     Parameters
     ----------
     precision
-        ``"float32"``, ``"bfloat16"``, or ``"auto"``: bfloat16 where the CPU has AMX, which
-        makes it about three times as fast, else float32; the choice is logged.
+        ``"float32"``, ``"bfloat16"`` (CPUs), ``"float16"`` (GPUs; unverified, as no GPU was at
+        hand), or ``"auto"``: bfloat16 where the CPU has AMX, which makes it several times as
+        fast, else float32; the choice is logged.
     ctx
         The device.
 
     Raises
     ------
     InputError
-        For another word, or bfloat16 on a device that has none.
+        For another word, or a format that the device has not.
     """
-    if precision not in ("float32", "bfloat16", "auto"):
-        raise unknown("precision", precision, ("float32", "bfloat16", "auto"))
+    if precision not in PRECISIONS:
+        raise unknown("precision", precision, PRECISIONS)
     on_cpu = ctx.device_type == "cpu"
     if precision == "auto":
         precision = "bfloat16" if AMX and on_cpu else "float32"
         log.info("precision auto: %s", precision)
     if precision == "bfloat16" and not (on_cpu and "avx512bw" in _environment.cpu_flags()):
         raise InputError("precision='bfloat16' needs a CPU with AVX-512; use 'float32' or 'auto'")
+    if precision == "float16" and on_cpu:
+        raise InputError("precision='float16' needs a GPU; use 'float32' or 'auto'")
     return precision
 
 
@@ -104,6 +107,7 @@ def _import_mxnet():  # type: ignore[no-untyped-def]  # MXNet has no type hints
 
 
 mx = _import_mxnet()
+PRECISIONS = ("float32", "bfloat16", "float16", "auto")
 BFLOAT16 = np.dtype([("bfloat16", np.uint16)])  # MXNet's name for it
 AMX = _switch_on_amx()
 

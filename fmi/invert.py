@@ -83,7 +83,8 @@ class Options:
         ``"cpu"``, ``"gpu"``, ``"gpu(1)"``; ``None``: the environment variable ``FMI_CTX``, else
         the first GPU that works, else the CPU.
     precision
-        ``"float32"``, ``"bfloat16"``, or ``"auto"`` (see :func:`fmi._mxnet.compute_type`).
+        ``"float32"``, ``"bfloat16"``, ``"float16"``, or ``"auto"``
+        (see :func:`fmi._mxnet.compute_type`).
     progress
         Whether to show a progress bar; ``None``: in a terminal or a notebook.
     callback

@@ -137,12 +137,15 @@ class Network:
         filters: Mapping[str, int],
         block: mx.gluon.SymbolBlock,
         passes: Optional[Callable[[Tuple[int, ...]], Passes]] = None,
+        half: bool = False,
     ) -> None:
         self.layers = layers
         self.filters = filters
         self.block = block
         self._make_passes = passes
         self._passes: Optional[Passes] = None
+        self._half = half  # whether its activations are float16
+        self._scale = 1.0
 
     def __call__(self, image: NDArray) -> Dict[str, NDArray]:
         """The codes of all layers for (B, 3, H, W) pictures with the mean subtracted."""
@@ -170,10 +173,12 @@ class Network:
         """
         if self._make_passes is None:
             image.attach_grad()
-            with mx.autograd.record():
-                losses = loss(self(image))
-            losses.backward()
-            return losses, image.grad
+            if not self._half:
+                return self._differentiate(image, loss)
+            losses, gradient, self._scale = loss_scaling(
+                lambda scale: self._differentiate(image, loss, scale), self._scale
+            )
+            return losses, gradient
         if self._passes is None or self._passes.image.shape != image.shape:
             self._passes = None  # first, so that its memory is free for the next
             self._passes = self._make_passes(image.shape)
@@ -183,10 +188,47 @@ class Network:
         losses.backward()
         return losses, self._passes.backward()
 
+    def _differentiate(
+        self, image: NDArray, loss: Callable[[Mapping[str, NDArray]], NDArray], scale: float = 1.0
+    ) -> Tuple[NDArray, NDArray]:
+        with mx.autograd.record():
+            losses = loss(self(image))
+            scaled = losses if scale == 1 else losses * scale
+        scaled.backward()
+        return losses, image.grad
+
     def free(self) -> None:
         """Give back the memory of the last batch's activations; the network stays usable."""
         self._passes = None
         self.block.hybridize(static_alloc=True, static_shape=True)
+
+
+def loss_scaling(
+    differentiate: Callable[[float], Tuple[NDArray, NDArray]], scale: float
+) -> Tuple[NDArray, NDArray, float]:
+    """The gradient of a loss in float16, whose numbers end at 65504.
+
+    The loss is multiplied by `scale` before it is differentiated, the gradient divided by it
+    afterwards; the scale is halved until no gradient is too large on the way.
+
+    Parameters
+    ----------
+    differentiate
+        From a scale to the losses (B,) and the gradient of the losses times the scale.
+    scale
+        To begin with.
+
+    Returns
+    -------
+    tuple
+        Losses, gradient, and the scale to begin with at the next step.
+    """
+    smallest = 2.0**-24  # below it something else is wrong, such as losses that are not finite
+    while True:
+        losses, gradient = differentiate(scale)
+        if scale <= smallest or bool(mx.nd.multi_all_finite(gradient, num_arrays=1).asscalar()):
+            return losses, gradient / scale, scale
+        scale /= 2
 
 
 def network(
@@ -210,7 +252,8 @@ def network(
     ctx
         Device.
     precision
-        ``"float32"`` or ``"bfloat16"``; the picture and the codes are float32 in either case.
+        ``"float32"``, ``"bfloat16"`` or ``"float16"``; the picture and the codes are float32 in
+        any case.
 
     Raises
     ------
@@ -223,7 +266,7 @@ def network(
         if f"{name}_weight" not in arrays or f"{name}_bias" not in arrays:
             raise InputError(f"the weights lack {name}, which {deepest(names)} needs")
     shapes = {key: tuple(value.shape) for key, value in arrays.items()}
-    dtype = BFLOAT16 if precision == "bfloat16" else np.float32
+    dtype = {"bfloat16": BFLOAT16, "float16": np.float16}.get(precision, np.float32)
     inputs = mx.sym.var("data", dtype="float32")
     block = mx.gluon.SymbolBlock(symbol(names, shapes, pool, dtype), inputs)
     parameters = block.collect_params()
@@ -241,7 +284,8 @@ def network(
         last = f"relu{index}_{BLOCKS[index - 1]}"
         if last in filters:
             filters[f"pool{index}"] = filters[last]
-    return Network(names, filters, block, _passes(block, names, shapes, pool, ctx, dtype))
+    passes = _passes(block, names, shapes, pool, ctx, dtype)
+    return Network(names, filters, block, passes, half=dtype is np.float16)
 
 
 def _passes(

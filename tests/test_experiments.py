@@ -174,7 +174,7 @@ def test_pictures_by_path(tmp_path, small_weights, picture_folder):
         ("CTX=tpu FILTERS=0", "unknown device 'tpu'; use 'cpu', 'gpu' or 'gpu(1)'"),
         (
             "PRECISION=double FILTERS=0",
-            "unknown precision 'double'; known: float32, bfloat16, auto",
+            "unknown precision 'double'; known: float32, bfloat16, float16, auto",
         ),
         ("LAYERS", "'LAYERS' should be KEY=VALUE"),
         ("LONG_EDGE=8 FILTERS=0", "is 8 x 6 pixels after resizing, too small for relu4_2"),

@@ -155,6 +155,10 @@ def test_silent_feature_maps_are_reported(arrays, options, tmp_path, caplog):
         ),
         (lambda p, o: fmi.invert.code(p, "relu1_1", ctx="gpu(7)", **o), "ctx='gpu(7)' asks for"),
         (lambda p, o: fmi.invert.code(p, "relu1_1", precision="half", **o), "unknown precision"),
+        (
+            lambda p, o: fmi.invert.code(p, "relu1_1", precision="float16", **o),
+            "precision='float16' needs a GPU; use 'float32' or 'auto'",
+        ),
     ],
 )
 def test_what_cannot_be_used_is_refused(picture, options, call, message):

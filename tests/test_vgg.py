@@ -104,3 +104,24 @@ def test_amx_leaves_nothing_behind_for_processes_started_from_here():
         environment = {**os.environ, "FMI_AMX": value, "PYTHONWARNINGS": "ignore"}
         out = subprocess.run(run, env=environment, capture_output=True, text=True, check=True)
         assert out.stdout.strip() == wanted
+
+
+def test_loss_scaling_halves_until_float16_holds_the_gradient():
+    scales = []
+
+    def differentiate(scale):
+        scales.append(scale)
+        gradient = mx.nd.array([3e5, -2.0]) * scale
+        return mx.nd.array([7.0]), gradient.astype("float16").astype("float32")
+
+    losses, gradient, scale = vgg.loss_scaling(differentiate, 1.0)
+    assert scales == [1.0, 0.5, 0.25, 0.125]
+    assert scale == 0.125
+    np.testing.assert_allclose(gradient.asnumpy(), [3e5, -2.0], rtol=1e-3)
+    assert losses.asscalar() == 7
+
+
+def test_loss_scaling_ends_where_the_loss_itself_is_not_finite():
+    broken = mx.nd.array([np.nan])
+    _, gradient, _ = vgg.loss_scaling(lambda scale: (broken, broken), 1.0)
+    assert np.isnan(gradient.asscalar())
