@@ -679,22 +679,22 @@ def draw(result: Mapping[str, Any], path: Path) -> None:
     from fmi import pictures
 
     rows = 2 if result["growth"] else 1
-    figure, grid = pyplot.subplots(rows, 3, figsize=(16, 5 * rows), squeeze=False)
-    bars(grid[0][0], result["layers"], "median", 1e3, "ms a step (median)")
-    bars(grid[0][1], result["layers"], "share_of_peak", 1, "share of the peak")
-    bars(grid[0][2], result["layers"], "peak_mb", 1, "MB at peak")
-    grid[0][0].legend(loc="best", fontsize=8)
-    for axis in grid[0][1:]:
-        axis.set_yticklabels([])
+    figure = pyplot.figure(figsize=(18, 5 * rows), layout="constrained")
+    parts = figure.subfigures(rows, 1, squeeze=False)[:, 0]
+    top = parts[0].subplots(1, 3, sharey=True)
+    bars(top[0], result["layers"], "median", 1e3, "ms a step (median)", "%.4g")
+    bars(top[1], result["layers"], "share_of_peak", 1, "share of the peak", "%.2f")
+    bars(top[2], result["layers"], "peak_mb", 1, "MB at peak, libraries included", "%.0f")
+    top[0].legend(loc="best", fontsize=8)
+    top[1].set_xlim(0, 1)
     if result["growth"]:
-        curves(grid[1], result["growth"])
-    figure.tight_layout()
+        curves(parts[1].subplots(1, 4), result["growth"])
     pictures.write_whole(path, lambda beside: figure.savefig(beside, format="png", dpi=100))
     pyplot.close(figure)
 
 
 def bars(
-    axis: Any, tables: Sequence[Mapping[str, Any]], key: str, factor: float, title: str
+    axis: Any, tables: Sequence[Mapping[str, Any]], key: str, factor: float, title: str, form: str
 ) -> None:
     """Horizontal bars, a group for each contender, a bar for each layer."""
     names = list(dict.fromkeys(name for table in tables for name in table["contenders"]))
@@ -705,46 +705,35 @@ def bars(
         values = [factor * ((found[name][key] or 0) if name in found else 0) for name in names]
         at = places + thick * (index - (len(tables) - 1) / 2)
         drawn = axis.barh(at, values, thick, label=table["layer"])
-        axis.bar_label(drawn, fmt="%.2f" if factor == 1 and key != "peak_mb" else "%.0f", size=7)
+        axis.bar_label(drawn, fmt=form, size=7)
     axis.set_yticks(places)
     axis.set_yticklabels(names, fontsize=8)
-    axis.invert_yaxis()
+    axis.set_ylim(len(names) - 0.5, -0.5)  # the first on top
     axis.margins(x=0.12)
     axis.set_title(title)
 
 
 def curves(axes: Sequence[Any], growth: Mapping[str, Mapping[str, Any]]) -> None:
-    """Time and memory against pixels, time a picture against the batch and the layer."""
-    memory = axes[0].twinx()
+    """Time and memory against pixels, time a picture against the batch, time against depth."""
+    by_time, by_memory, by_batch, by_depth = axes
     for form, tables in growth.items():
         points = tables["pixels"]
         pixels = [point["pixels"] for point in points]
-        time_exponent, memory_exponent = (
-            number(tables[f"{what}_exponent"], ".2f") for what in ("time", "memory")
-        )
-        times = [1e3 * point["median"] for point in points]
-        (line,) = axes[0].loglog(pixels, times, "o-", label=f"{form}: time^{time_exponent}")
-        memory.loglog(
-            pixels,
-            [point["memory_mb"] for point in points],
-            "s--",
-            color=line.get_color(),
-            label=f"{form}: memory^{memory_exponent}",
-        )
+        label = f"{form}, exponent {number(tables['time_exponent'], '.2f')}"
+        by_time.loglog(pixels, [1e3 * point["median"] for point in points], "o-", label=label)
+        label = f"{form}, exponent {number(tables['memory_exponent'], '.2f')}"
+        by_memory.loglog(pixels, [point["memory_mb"] for point in points], "o-", label=label)
         points = tables["batch"]
         each = [1e3 * point["per_picture"] for point in points]
-        axes[1].plot([point["batch"] for point in points], each, "o-", label=form)
+        by_batch.plot([point["batch"] for point in points], each, "o-", label=form)
         points = tables["layers"]
-        layers = [point["layer"] for point in points]
-        axes[2].plot(layers, [1e3 * point["median"] for point in points], "o-", label=form)
-    axes[0].set(xlabel="pixels", ylabel="ms a step", title="fmi: growth with pixels")
-    memory.set_ylabel("MB (dashed)")
-    handles = [line for axis in (axes[0], memory) for line in axis.get_lines()]
-    axes[0].legend(handles, [line.get_label() for line in handles], fontsize=8)
-    axes[1].set(xlabel="batch", ylabel="ms a picture and step", title="fmi: growth with the batch")
-    axes[2].set(ylabel="ms a step", title="fmi: growth with depth")
-    for axis in axes[1:]:
-        axis.set_ylim(bottom=0)
+        times = [1e3 * point["median"] for point in points]
+        by_depth.plot([point["layer"] for point in points], times, "o-", label=form)
+    by_time.set(xlabel="pixels", title="fmi: ms a step")
+    by_memory.set(xlabel="pixels", title="fmi: MB from the network on")
+    by_batch.set(xlabel="batch", title="fmi: ms a step and picture", ylim=(0, None))
+    by_depth.set(xlabel="layer", title="fmi: ms a step", ylim=(0, None))
+    for axis in axes:
         axis.legend(fontsize=8)
 
 

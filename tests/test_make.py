@@ -31,8 +31,16 @@ def test_unknown_variable():
 
 def test_help_lists_every_word():
     words = make("help").stdout
-    for word in ("fig1 ... fig5", "demo", "test", "lint", "clean", "models", "pictures"):
+    for word in ("fig1 ... fig5", "demo", "test", "lint", "clean", "models", "pictures", "bench"):
         assert f"\n{word} " in "\n" + words
+
+
+def test_bench_goes_on_without_pytorch(tmp_path):
+    """pip is kept from finding anything; the benchmark's own message shows that it was run."""
+    pip = "PIP_NO_INDEX=1 PIP_FIND_LINKS= PIP_CONFIG_FILE=/dev/null"
+    mark = tmp_path / "no"
+    done = make("bench", "BENCH=--rounds 0", f"PIP={pip}", f"MARK={mark}")
+    assert "argument --rounds" in done.stderr
 
 
 def test_unknown_wheel():
