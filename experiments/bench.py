@@ -489,7 +489,7 @@ def measure(plan: Plan, show: Callable[[Sequence[str]], object]) -> Dict[str, An
     for form in FORMATS if plan.growth else ():
         result["growth"][form] = growth_of(plan, form)
         show(growth_lines(form, result["growth"][form]))
-    result["targets"] = targets(result["layers"], result["growth"])
+    result["targets"] = targets(result["layers"], result["growth"], targets_apply(plan))
     show(target_lines(result["targets"], plan))
     return result
 
@@ -511,15 +511,29 @@ def better(found: Mapping[str, Mapping[str, Any]], form: str) -> Optional[str]:
     return min(names, key=lambda name: found[name]["median"]) if names else None
 
 
+def targets_apply(plan: Plan) -> bool:
+    """Whether a run is of the size that the targets are for."""
+    return (plan.long_edge, plan.filters) == (FULL.long_edge, FULL.filters)
+
+
 def targets(
-    tables: Sequence[Mapping[str, Any]], growth: Mapping[str, Mapping[str, Any]]
+    tables: Sequence[Mapping[str, Any]], growth: Mapping[str, Mapping[str, Any]], apply: bool
 ) -> List[Dict[str, Any]]:
-    """What is wanted beside what was measured; ``met`` is ``None`` where nothing was."""
+    """What is wanted beside what was measured.
+
+    Parameters
+    ----------
+    tables, growth
+        Of :func:`measure`.
+    apply
+        Whether to say if targets are ``met``; if not, or where nothing was measured, that is
+        ``None``.
+    """
     rows: List[Dict[str, Any]] = []
 
     def row(what: str, where: str, value: Optional[float], sign: str, wanted: float) -> None:
         met = None
-        if value is not None:
+        if apply and value is not None:
             met = value >= wanted if sign == ">=" else value <= wanted
         limit = f"{sign} {wanted:g}"
         rows.append({"what": what, "where": where, "value": value, "wanted": limit, "met": met})
@@ -645,14 +659,13 @@ def target_lines(rows: Sequence[Mapping[str, Any]], plan: Plan) -> List[str]:
     """What is wanted beside what was measured."""
     if not rows:
         return []
-    outcome = {True: "met", False: "NOT met", None: "not measured"}
+    outcome = {True: "met", False: "NOT met", None: ""}
     cells: List[Sequence[str]] = [("target", "", "measured", "wanted", "")]
     for row in rows:
         measured = number(row["value"], ".3f")
         cells.append((row["what"], row["where"], measured, row["wanted"], outcome[row["met"]]))
-    as_meant = plan.long_edge == FULL.long_edge and plan.filters == FULL.filters
-    note = f"The targets are meant for {SIZE[0]} x {SIZE[1]} pixels and full width."
-    return aligned(cells) if as_meant else [note, *aligned(cells)]
+    note = f"The targets are for {SIZE[0]} x {SIZE[1]} pixels and full width, not for these times."
+    return aligned(cells) if targets_apply(plan) else [note, *aligned(cells)]
 
 
 def machine_lines(facts: Mapping[str, Any]) -> List[str]:

@@ -99,7 +99,7 @@ def test_targets():
             "batch": [{"batch": 1, "per_picture": 2.0}, {"batch": 5, "per_picture": 1.0}],
         }
     }
-    rows = bench.targets([{"layer": "relu3_2", "contenders": found}], growth)
+    rows = bench.targets([{"layer": "relu3_2", "contenders": found}], growth, apply=True)
     values = {row["what"]: (row["value"], row["met"]) for row in rows}
     assert values == {
         "PyTorch float32, channels_last / fmi": (1.2, True),
@@ -113,11 +113,20 @@ def test_targets():
         "exponent of memory against pixels": (None, None),
         "a picture in a batch of 5 / alone": (0.5, True),
     }
-    lines = bench.target_lines(rows, bench.QUICK)
-    assert lines[0] == "The targets are meant for 512 x 383 pixels and full width."
-    assert any("2016 loop / fmi bfloat16" in x and x.endswith(">= 5           met") for x in lines)
+    lines = bench.target_lines(rows, bench.FULL)
+    assert lines[0].split() == ["target", "measured", "wanted"]
+    assert any("2016 loop / fmi bfloat16" in x and x.endswith("  met") for x in lines)
     assert any("fmi bfloat16, of peak" in x and x.endswith("NOT met") for x in lines)
-    assert not bench.target_lines([], bench.QUICK)
+    assert not bench.target_lines([], bench.FULL)
+
+
+def test_targets_are_not_for_a_quick_run():
+    found = {"fmi float32": result(1.0, 0.1)}
+    rows = bench.targets([{"layer": "relu5_1", "contenders": found}], {}, apply=False)
+    assert {row["met"] for row in rows} == {None}
+    lines = bench.target_lines(rows, bench.QUICK)
+    assert lines[0].startswith("The targets are for 512 x 383 pixels and full width, not for")
+    assert not any("met" in line for line in lines)
 
 
 # --- processes ---
