@@ -209,7 +209,6 @@ class Child:
             universal_newlines=True,
             cwd=HERE.parent,
         )
-        self.last: Dict[str, Any] = {}
 
     def answer(self) -> Dict[str, Any]:
         """Wait for the end of a turn.
@@ -229,16 +228,15 @@ class Child:
         reply: Dict[str, Any] = json.loads(line)
         if "left_out" in reply:
             raise LeftOut(reply["left_out"])
-        self.last = reply
         return reply
 
-    def turn(self, steps: int) -> List[float]:
-        """Seconds of each of so many steps."""
+    def turn(self, steps: int) -> Dict[str, Any]:
+        """Let the child make so many steps that count; its answer."""
         if self._process.stdin:
             with contextlib.suppress(BrokenPipeError):  # answer() finds out why
                 self._process.stdin.write(f"{steps}\n")
                 self._process.stdin.flush()
-        return list(self.answer()["seconds"])
+        return self.answer()
 
     def close(self) -> None:
         """End the process, whatever it is doing."""
@@ -275,28 +273,24 @@ def race(jobs: Mapping[str, Job], rounds: int, steps: int) -> Tuple[Dict[str, An
     Returns
     -------
     dict
-        By name: ``seconds`` of all steps, their ``median``, ``min`` and ``max``, ``peak_mb`` and
-        ``base_mb``.
+        By name: what :func:`summary` makes of its turns.
     dict
         By name: why a contender was left out.
     """
-    seconds: Dict[str, List[float]] = {}
+    turns: Dict[str, List[Dict[str, Any]]] = {}
     left_out: Dict[str, str] = {}
-    memories: Dict[str, Dict[str, float]] = {}
     with children() as running:
 
         def attempt(name: str, begins: bool) -> None:
             try:
                 if begins:
-                    running[name] = Child(jobs[name])
-                    running[name].answer()
-                    seconds[name] = []
+                    running[name], turns[name] = Child(jobs[name]), []
+                    running[name].answer()  # it has warmed up
                 else:
-                    seconds[name] += running[name].turn(steps)
-                memories[name] = {k: running[name].last[k] for k in ("peak_mb", "base_mb")}
+                    turns[name].append(running[name].turn(steps))
             except LeftOut as reason:
                 left_out[name] = str(reason)
-                seconds.pop(name, None)
+                del turns[name]
                 running.pop(name).close()
 
         for name in jobs:
@@ -307,17 +301,29 @@ def race(jobs: Mapping[str, Job], rounds: int, steps: int) -> Tuple[Dict[str, An
                 tell(f"round {turn} of {rounds}: {name}")
                 attempt(name, begins=False)
     tell("")
-    results = {name: {**summary(values), **memories[name]} for name, values in seconds.items()}
-    return results, left_out
+    return {name: summary(answers) for name, answers in turns.items()}, left_out
 
 
-def summary(seconds: Sequence[float]) -> Dict[str, Any]:
-    """Median, least and most of times, and the times themselves."""
+def summary(turns: Sequence[Mapping[str, Any]]) -> Dict[str, Any]:
+    """What a contender's turns come to.
+
+    Returns
+    -------
+    dict
+        ``seconds`` of every step that counts, their ``median``, ``min`` and ``max``; ``cores``,
+        how many were busy on the average, waiting threads that spin included; ``peak_mb``, the
+        most memory that the process took, and ``base_mb``, what it had before the network.
+    """
+    seconds = [value for turn in turns for value in turn["seconds"]]
+    cpu = [value for turn in turns for value in turn["cpu_seconds"]]
     return {
-        "seconds": list(seconds),
+        "seconds": seconds,
         "median": statistics.median(seconds),
         "min": min(seconds),
         "max": max(seconds),
+        "cores": sum(cpu) / sum(seconds),
+        "peak_mb": turns[-1]["peak_mb"],
+        "base_mb": turns[-1]["base_mb"],
     }
 
 
@@ -590,8 +596,8 @@ def aligned(rows: Sequence[Sequence[str]]) -> List[str]:
 
 def layer_lines(table: Mapping[str, Any]) -> List[str]:
     """The table of one layer."""
-    head = ("", "median ms", "min - max", "/ fmi f32", "/ fmi bf16", "of peak", "GFLOP/s", "MB")
-    rows: List[Sequence[str]] = [head]
+    head = ("", "median ms", "min - max", "/ fmi f32", "/ fmi bf16", "of peak", "GFLOP/s")
+    rows: List[Sequence[str]] = [(*head, "cores", "MB")]
     for name, result in table["contenders"].items():
         milliseconds = {key: f"{1e3 * result[key]:.1f}" for key in ("median", "min", "max")}
         rows.append(
@@ -603,6 +609,7 @@ def layer_lines(table: Mapping[str, Any]) -> List[str]:
                 number(result["over_fmi_bfloat16"], ".2f"),
                 number(result["share_of_peak"], ".1%"),
                 number(result["gflops"], ".0f"),
+                number(result["cores"], ".2f"),
                 number(result["peak_mb"], ".0f"),
             )
         )

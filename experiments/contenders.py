@@ -105,15 +105,16 @@ class Turns:
         self._orders, self._answers = orders, answers
         self._wanted = max(1, warm_up)
         self._seconds: List[float] = []
+        self._cpu: List[float] = []
         self._base = 0.0
-        self._began = 0.0
+        self._began = (0.0, 0.0)
 
     def begin(self) -> None:
         """Call once what is measured begins: after imports and weights, before the network."""
         with contextlib.suppress(OSError):  # then the peak includes what came before
             Path("/proc/self/clear_refs").write_text("5")  # the peak is counted from here
         self._base = memory("VmRSS")
-        self._began = time.perf_counter()
+        self._began = time.perf_counter(), time.process_time()
 
     def tick(self) -> None:
         """Note the time of a step; at the end of a turn answer and wait for the next one.
@@ -123,15 +124,16 @@ class Turns:
         Finished
             If there is no next one.
         """
-        self._seconds.append(time.perf_counter() - self._began)
+        self._seconds.append(time.perf_counter() - self._began[0])
+        self._cpu.append(time.process_time() - self._began[1])
         if len(self._seconds) == self._wanted:
-            memories = {"peak_mb": memory("VmHWM"), "base_mb": self._base}
-            self.answer({"seconds": self._seconds[1:], **memories})
+            times = {"seconds": self._seconds[1:], "cpu_seconds": self._cpu[1:]}
+            self.answer({**times, "peak_mb": memory("VmHWM"), "base_mb": self._base})
             order = self._orders.readline()
             if not order.strip():
                 raise Finished
-            self._wanted, self._seconds = int(order) + 1, []
-        self._began = time.perf_counter()
+            self._wanted, self._seconds, self._cpu = int(order) + 1, [], []
+        self._began = time.perf_counter(), time.process_time()
 
     def repeat(self, step: Step) -> None:
         """Make steps until the parent wants no more."""

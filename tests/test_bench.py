@@ -69,7 +69,13 @@ def test_peak_is_the_best_product_of_the_number_format():
 
 
 def test_summary():
-    assert bench.summary([3, 1, 2]) == {"seconds": [3, 1, 2], "median": 2, "min": 1, "max": 3}
+    memory = {"base_mb": 10}
+    turns = [
+        {"seconds": [3, 1], "cpu_seconds": [6, 2], "peak_mb": 20, **memory},
+        {"seconds": [2], "cpu_seconds": [1], "peak_mb": 21, **memory},
+    ]
+    outcome = {"median": 2, "min": 1, "max": 3, "cores": 1.5, "peak_mb": 21, "base_mb": 10}
+    assert bench.summary(turns) == {"seconds": [3, 1, 2], **outcome}
 
 
 # --- tables ---
@@ -256,6 +262,7 @@ def test_quick_run(tmp_path):
         assert 0 < found["min"] <= found["median"] <= found["max"]
         assert found["share_of_peak"] > 0
         assert found["peak_mb"] > 20
+        assert found["cores"] > 0
         assert f"\n{name} " in done.stdout
     for name, reason in table["left_out"].items():
         assert f"left out: {name}: {reason}" in done.stdout
