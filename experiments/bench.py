@@ -40,6 +40,7 @@ SIZE = (512, 383)  # width and height of the paper's Golden Gate Bridge as the 2
 FORMATS = ("float32", "bfloat16")
 GIGA = 1e9
 GROWTH_ROUNDS = 2
+BUSY = 0.5  # load before the start, above which a person is warned
 
 
 @dataclass(frozen=True)
@@ -676,10 +677,14 @@ def target_lines(rows: Sequence[Mapping[str, Any]], plan: Plan) -> List[str]:
 
 
 def machine_lines(facts: Mapping[str, Any]) -> List[str]:
-    """The machine in one line."""
+    """The machine in one line, and a warning if others were at work on it."""
     versions = ", ".join(f"{name} {v}" for name, v in facts["versions"].items() if v)
     amx = "with AMX" if facts["amx"] else "without AMX"
-    return [f"{facts['cpu']}, {facts['cores']} cores, {amx}; {versions}"]
+    lines = [f"{facts['cpu']}, {facts['cores']} cores, {amx}; {versions}"]
+    if facts["load_before"] > BUSY:
+        load = f"{facts['load_before']:.1f}"
+        lines.append(f"warning: others were at work here (load {load}); the times mean little")
+    return lines
 
 
 def show(lines: Sequence[str]) -> None:

@@ -85,6 +85,13 @@ def test_table_is_aligned():
     assert bench.aligned([("", "ms"), ("fmi", "12.5")]) == ["       ms", "fmi  12.5"]
 
 
+def test_busy_machine_is_said():
+    facts = {"cpu": "a CPU", "cores": 2, "amx": False, "versions": {"numpy": "1.26.4"}}
+    line = "a CPU, 2 cores, without AMX; numpy 1.26.4"
+    assert bench.machine_lines({**facts, "load_before": 0.1}) == [line]
+    assert "load 3.5" in bench.machine_lines({**facts, "load_before": 3.5})[1]
+
+
 def result(median, share):
     return {"median": median, "share_of_peak": share}
 
