@@ -723,12 +723,13 @@ def bars(
 ) -> None:
     """Horizontal bars, a group for each contender, a bar for each layer."""
     names = list(dict.fromkeys(name for table in tables for name in table["contenders"]))
-    places = np.arange(len(names))
+    places = np.arange(len(names), dtype=float)
     thick = 0.8 / len(tables)
     for index, table in enumerate(tables):
         found = table["contenders"]
-        values = [factor * ((found[name][key] or 0) if name in found else 0) for name in names]
-        at = places + thick * (index - (len(tables) - 1) / 2)
+        there = [i for i, name in enumerate(names) if name in found and found[name][key]]
+        values = [factor * found[names[i]][key] for i in there]
+        at = places[there] + thick * (index - (len(tables) - 1) / 2)
         drawn = axis.barh(at, values, thick, label=table["layer"])
         axis.bar_label(drawn, fmt=form, size=7)
     axis.set_yticks(places)
