@@ -6,7 +6,10 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-OWN := PYTHON VENV MXNET
+OWN := PYTHON VENV MXNET BENCH
+
+# PyTorch's CPU build; what plain PyPI serves for Linux brings CUDA along.
+TORCH := https://download.pytorch.org/whl/cpu
 
 # The wheel that this machine's GPU and driver allow, else the CPU's.
 detect = $(shell $(PYTHON) -I fmi/_driver.py --wheel 2>/dev/null || echo cpu)
@@ -20,8 +23,8 @@ TRAINING := experiments/embedded/train.yaml
 DEMO := WEIGHTS=embedded PICTURES=skimage:coffee LONG_EDGE=256
 DEMO_STYLES := skimage:hubble_deep_field,skimage:immunohistochemistry,skimage:retina
 
-.PHONY: help setup demo $(FIGURES) models pictures gallery train-embedded doctor test \
-	test-cu112 lint format clean
+.PHONY: help setup demo $(FIGURES) models pictures gallery train-embedded bench doctor \
+	test test-cu112 lint format clean
 
 help: ## list what there is
 	@grep -hE '^[a-zA-Z0-9$$() -]+:.*##' $(MAKEFILE_LIST) \
@@ -60,6 +63,13 @@ train-embedded: $(VENV)/.ready ## train the embedded network anew, into results/
 	$(BIN)/python -m experiments.embedded.train --config $(TRAINING) --out results/embedded
 	$(BIN)/python -m experiments.embedded.export --config $(TRAINING) --run results/embedded \
 		--network results/embedded/embedded.npz
+
+$(VENV)/.bench: $(VENV)/.ready
+	@PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet -e '.[bench]' \
+		--extra-index-url $(TORCH) && touch $@ || echo "PyTorch cannot be installed" >&2
+
+bench: $(VENV)/.bench ## time fmi beside PyTorch and the 2016 loop, into results/bench/ (BENCH=--quick)
+	@$(BIN)/python -m experiments.bench $(BENCH)
 
 doctor: $(VENV)/.ready ## tell what is here, what is missing, and what to do about it
 	@$(BIN)/fmi doctor

@@ -20,6 +20,8 @@ CUDA = [
     "nvidia-nvtx-cu11==11.8.86",
 ]
 WEIGHTS = ["h5py", "safetensors", "scipy"]  # readers of .h5, .safetensors and .mat
+# PyTorch 2.13 needs Python 3.10; older ones get the last that they can.
+BENCH = ["torch==2.13.0; python_version >= '3.10'", "torch; python_version < '3.10'"]
 TEST = ["pytest", "hypothesis", "psutil", "nbclient", "ipykernel"]
 
 setup(
@@ -48,6 +50,7 @@ setup(
         "cpu": ["mxnet==1.9.1"],
         "cu112": ["mxnet-cu112==1.9.1", *CUDA],
         "weights": WEIGHTS,
+        "bench": BENCH,
         "test": [*TEST, *WEIGHTS],
         "dev": [*TEST, *WEIGHTS, "ruff", "mypy", "types-PyYAML", "types-tqdm"],
     },

@@ -31,8 +31,25 @@ def test_unknown_variable():
 
 def test_help_lists_every_word():
     words = make("help").stdout
-    for word in ("fig1 ... fig5", "demo", "test", "lint", "clean", "models", "pictures"):
+    for word in ("fig1 ... fig5", "demo", "test", "lint", "clean", "models", "pictures", "bench"):
         assert f"\n{word} " in "\n" + words
+
+
+def test_bench_hands_its_words_on():
+    done = make("-o", f"{sys.prefix}/.bench", "bench", "BENCH=--rounds 0")
+    assert done.returncode == 2
+    assert "argument --rounds: '0' should be" in done.stderr
+
+
+def test_bench_goes_on_without_pytorch(tmp_path):
+    python = tmp_path / "bin/python"
+    python.parent.mkdir()
+    python.write_text('#!/bin/sh\ncase "$*" in *pip*) exit 1;; *) echo "ran $*";; esac\n')
+    python.chmod(0o755)
+    command = ["make", f"VENV={tmp_path}", "-o", f"{tmp_path}/.ready", "bench", "BENCH=--quick"]
+    done = subprocess.run(command, cwd=HERE, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "PyTorch cannot be installed\n")
+    assert done.stdout.endswith("ran -m experiments.bench --quick\n")
 
 
 def test_unknown_wheel():
