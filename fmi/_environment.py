@@ -235,6 +235,41 @@ def has_amx() -> bool:
     return platform.machine() == "x86_64" and "amx_bf16" in cpu_flags()
 
 
+def cores(root: Path = Path("/")) -> int:
+    """The CPU's cores that this process may use; two threads of one core count once.
+
+    Parameters
+    ----------
+    root
+        Where Linux's ``sys`` is.
+    """
+    try:
+        allowed = sorted(os.sched_getaffinity(0))
+    except AttributeError:  # not Linux
+        return max(1, os.cpu_count() or 1)
+    found = set()
+    for number in allowed:
+        topology = root / f"sys/devices/system/cpu/cpu{number}/topology/thread_siblings_list"
+        try:
+            found.add(topology.read_text().strip())
+        except OSError:
+            found.add(str(number))
+    return len(found)
+
+
+@contextlib.contextmanager
+def variable(name: str, value: str) -> Iterator[None]:
+    """Set an environment variable for a while, unless it is set already."""
+    if name in os.environ:
+        yield
+        return
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        del os.environ[name]
+
+
 def free_main_memory(root: Path = Path("/")) -> Optional[int]:
     """Bytes that a process may still take: fewer than are free if its control group has a limit.
 

@@ -99,7 +99,8 @@ def _import_mxnet():  # type: ignore[no-untyped-def]  # MXNet has no type hints
             os.environ.setdefault(name, value)
         _environment.load_cuda_libraries()
     try:
-        import mxnet
+        with _environment.variable("OMP_NUM_THREADS", str(_environment.cores())):
+            import mxnet  # by itself it computes on half of the cores, taking them for two each
     except OSError as error:
         text = _environment.import_problem(wheel, str(error), driver())
         raise SetupError(text) from error

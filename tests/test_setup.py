@@ -111,3 +111,33 @@ def test_free_memory_is_the_control_groups_where_that_is_less(tmp_path):
     assert _environment.free_main_memory(tmp_path) == 50000
     (group / "memory.current").write_text("60000\n")
     assert _environment.free_main_memory(tmp_path) == 0
+
+
+def test_two_threads_of_one_core_count_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 5}, raising=False)
+    assert _environment.cores(tmp_path) == 4  # nothing is told
+    for cpu, siblings in ((0, "0-1"), (1, "0-1"), (2, "2-3"), (5, "4-5")):
+        folder = tmp_path / f"sys/devices/system/cpu/cpu{cpu}/topology"
+        folder.mkdir(parents=True)
+        (folder / "thread_siblings_list").write_text(siblings + "\n")
+    assert _environment.cores(tmp_path) == 3
+
+
+def test_mxnet_computes_on_every_core_and_leaves_no_variable_behind():
+    code = (
+        "import ctypes, os, fmi._mxnet as m;"
+        "x = m.mx.nd.ones((1, 16, 64, 64)); w = m.mx.nd.ones((16, 16, 3, 3));"
+        "m.mx.nd.Convolution(x, w, no_bias=True, kernel=(3, 3), num_filter=16).wait_to_read();"
+        "threads = ctypes.CDLL('libgomp.so.1').omp_get_max_threads();"
+        "print(threads, 'OMP_NUM_THREADS' in os.environ)"
+    )
+    environment = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"}
+    for extra, expected in (({}, str(_environment.cores())), ({"OMP_NUM_THREADS": "1"}, "1")):
+        run = subprocess.run(
+            [sys.executable, "-c", code],
+            env={**environment, **extra},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert run.stdout.split() == [expected, str(bool(extra))]
