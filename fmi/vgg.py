@@ -12,6 +12,7 @@ import numpy as np
 
 from fmi._mxnet import BFLOAT16, Context, NDArray, mx
 from fmi.errors import InputError, unknown
+from fmi.losses import Loss
 from fmi.passes import Passes, turned_weights
 
 BLOCKS = (2, 2, 4, 4, 4)  # convolutions a block
@@ -152,9 +153,7 @@ class Network:
         outputs = self.block(image)
         return dict(zip(self.layers, outputs if isinstance(outputs, list) else [outputs]))
 
-    def gradient(
-        self, image: NDArray, loss: Callable[[Mapping[str, NDArray]], NDArray]
-    ) -> Tuple[NDArray, NDArray]:
+    def gradient(self, image: NDArray, loss: Loss) -> Tuple[NDArray, NDArray]:
         """Each picture's loss and its gradient, by automatic differentiation.
 
         On CPUs the loss is differentiated down to the codes, and :mod:`fmi.passes` goes on.
@@ -164,7 +163,7 @@ class Network:
         image
             (B, 3, H, W), the mean subtracted.
         loss
-            From codes to (B,).
+            Of as many pictures.
 
         Returns
         -------
@@ -176,7 +175,7 @@ class Network:
             if not self._half:
                 return self._differentiate(image, loss)
             losses, gradient, self._scale = loss_scaling(
-                lambda scale: self._differentiate(image, loss, scale), self._scale
+                lambda scale: self._differentiate(image, loss.times(scale)), self._scale
             )
             return losses, gradient
         if self._passes is None or self._passes.image.shape != image.shape:
@@ -188,13 +187,10 @@ class Network:
         losses.backward()
         return losses, self._passes.backward()
 
-    def _differentiate(
-        self, image: NDArray, loss: Callable[[Mapping[str, NDArray]], NDArray], scale: float = 1.0
-    ) -> Tuple[NDArray, NDArray]:
+    def _differentiate(self, image: NDArray, loss: Loss) -> Tuple[NDArray, NDArray]:
         with mx.autograd.record():
             losses = loss(self(image))
-            scaled = losses if scale == 1 else losses * scale
-        scaled.backward()
+        losses.backward()
         return losses, image.grad
 
     def free(self) -> None:
@@ -214,7 +210,7 @@ def loss_scaling(
     Parameters
     ----------
     differentiate
-        From a scale to the losses (B,) and the gradient of the losses times the scale.
+        From a scale to the losses (B,) times the scale, and their gradient.
     scale
         To begin with.
 
@@ -227,7 +223,7 @@ def loss_scaling(
     while True:
         losses, gradient = differentiate(scale)
         if scale <= smallest or bool(mx.nd.multi_all_finite(gradient, num_arrays=1).asscalar()):
-            return losses, gradient / scale, scale
+            return losses / scale, gradient / scale, scale
         scale /= 2
 
 

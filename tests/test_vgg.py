@@ -112,7 +112,7 @@ def test_loss_scaling_halves_until_float16_holds_the_gradient():
     def differentiate(scale):
         scales.append(scale)
         gradient = mx.nd.array([3e5, -2.0]) * scale
-        return mx.nd.array([7.0]), gradient.astype("float16").astype("float32")
+        return mx.nd.array([7.0]) * scale, gradient.astype("float16").astype("float32")
 
     losses, gradient, scale = vgg.loss_scaling(differentiate, 1.0)
     assert scales == [1.0, 0.5, 0.25, 0.125]
