@@ -200,6 +200,13 @@ class Passes:
         (B, 3, H, W).
     dtype
         Number format of the codes and weights.
+
+    Attributes
+    ----------
+    image
+        The pictures of the last forward pass.
+    codes, gradients
+        Of the wanted layers, float32: what the first pass writes and the second one reads.
     """
 
     def __init__(
@@ -218,11 +225,11 @@ class Passes:
             self._forward = _bind(forward, {**weights, "data": self.image})
         outputs = self._forward.outputs
         self.codes: Dict[str, NDArray] = dict(zip(wanted, outputs[len(kept) :]))
-        self._gradients = {name: mx.nd.zeros(code.shape) for name, code in self.codes.items()}
+        self.gradients = {name: mx.nd.zeros(code.shape) for name, code in self.codes.items()}
         inputs = {name[: -len("_weight")]: len(array) for name, array in turned.items()}
         arguments = {**turned, **{f"code_{n}": a for n, a in zip(kept, outputs)}}
         arguments.update({f"plain_{n}": a for n, a in self.codes.items()})
-        arguments.update({f"gradient_{n}": a for n, a in self._gradients.items()})
+        arguments.update({f"gradient_{n}": a for n, a in self.gradients.items()})
         with _subgraphs("NONE"), _silence():
             symbol = backward_symbol(list(symbols), inputs, wanted, dtype)
             self._backward = _bind(symbol, arguments)
@@ -233,7 +240,7 @@ class Passes:
         self._forward.forward(is_train=False)
         mx.autograd.mark_variables(
             [self.codes[name] for name in self.wanted],
-            [self._gradients[name] for name in self.wanted],
+            [self.gradients[name] for name in self.wanted],
         )
         return self.codes
 

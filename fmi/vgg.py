@@ -170,7 +170,8 @@ class Network:
         tuple
             (B,) and (B, 3, H, W); the next call may overwrite the latter.
         """
-        if self._make_passes is None:
+        passes = self.passes(image.shape)
+        if passes is None:
             image.attach_grad()
             if not self._half:
                 return self._differentiate(image, loss)
@@ -178,14 +179,20 @@ class Network:
                 lambda scale: self._differentiate(image, loss.times(scale)), self._scale
             )
             return losses, gradient
-        if self._passes is None or self._passes.image.shape != image.shape:
-            self._passes = None  # first, so that its memory is free for the next
-            self._passes = self._make_passes(image.shape)
-        codes = self._passes.forward(image)
+        codes = passes.forward(image)
         with mx.autograd.record():
             losses = loss(codes)
         losses.backward()
-        return losses, self._passes.backward()
+        return losses, passes.backward()
+
+    def passes(self, shape: Tuple[int, ...]) -> Optional[Passes]:
+        """Both passes for pictures of a shape; ``None`` where :mod:`fmi.passes` is not for."""
+        if self._make_passes is not None and (
+            self._passes is None or self._passes.image.shape != shape
+        ):
+            self._passes = None  # first, so that its memory is free for the next
+            self._passes = self._make_passes(shape)
+        return self._passes
 
     def _differentiate(self, image: NDArray, loss: Loss) -> Tuple[NDArray, NDArray]:
         with mx.autograd.record():
