@@ -7,10 +7,10 @@ apart.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Callable, Mapping, Sequence, Tuple
 
-from fmi import codes
+from fmi import codes, vgg
 from fmi._mxnet import NDArray, mx
 
 
@@ -27,6 +27,18 @@ class Term:
         """(B,) loss of a (B, C, M, N) code."""
         difference = self.statistic(code) - self.target
         return difference.square().reshape((0, -1)).sum(axis=1) * self.weight
+
+    def resized(self, before: Tuple[int, int], after: Tuple[int, int]) -> Term:
+        """The same term for codes of another height and width, worth as much a position.
+
+        A code is averaged over the positions that become one; a sum over positions shrinks as
+        their number does, its square once more, which the weight makes up for.
+        """
+        if self.target.ndim == 4:
+            pooled = mx.nd.contrib.AdaptiveAvgPooling2D(self.target, output_size=after)
+            return replace(self, target=pooled)
+        ratio = after[0] * after[1] / (before[0] * before[1])
+        return replace(self, target=self.target * ratio, weight=self.weight / ratio)
 
 
 @dataclass(frozen=True)
@@ -51,6 +63,15 @@ class Loss:
         return Loss(
             tuple(
                 Term(term.layer, term.statistic, term.target.take(chosen), term.weight)
+                for term in self.terms
+            )
+        )
+
+    def resized(self, before: Tuple[int, int], after: Tuple[int, int]) -> Loss:
+        """The loss for pictures that are `after` instead of `before` pixels high and wide."""
+        return Loss(
+            tuple(
+                term.resized(vgg.extent(term.layer, before), vgg.extent(term.layer, after))
                 for term in self.terms
             )
         )
