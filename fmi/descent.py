@@ -105,11 +105,11 @@ def start(shape: Sequence[int], half_width: float, seed: int) -> np.ndarray:
 def learning_rate(settings: Settings, step: int) -> float:
     """The rate of a step counted from 1.
 
-    ``"steps"``: multiplied by `decay` every `decay_every` steps. ``"linear"``: falling by the same
-    amount each step, to 0 after the last one.
+    ``"steps"``: multiplied by `decay` every `decay_every` steps. ``"cosine"``: falling as half a
+    cosine wave does, to 0 after the last step.
     """
-    if settings.schedule == "linear":
-        return settings.learning_rate * (1 - (step - 1) / settings.steps)
+    if settings.schedule == "cosine":
+        return settings.learning_rate * (1 + math.cos(math.pi * (step - 1) / settings.steps)) / 2
     return settings.learning_rate * settings.decay ** ((step - 1) // settings.decay_every)
 
 
@@ -127,8 +127,8 @@ def rooted(gradient: NDArray, size: float) -> NDArray:
         A picture whose gradient is 0 everywhere keeps that.
     """
     root = gradient.sign() * gradient.abs().sqrt()
-    mean = root.square().mean(axis=(1, 2, 3), keepdims=True)
-    return mx.nd.broadcast_mul(root, size / (mean.sqrt() + np.finfo(np.float32).tiny))
+    mean = root.square().mean(axis=(1, 2, 3), keepdims=True).sqrt()
+    return mx.nd.broadcast_div(root * size, mean + np.finfo(np.float32).tiny)
 
 
 def update(

@@ -73,3 +73,21 @@ def test_terms_add_up_and_can_be_taken_apart(code):
     assert (both.pictures, last.pictures) == (2, 1)
     found = last({"relu1_1": mx.nd.array(code[1:])}).asnumpy()
     np.testing.assert_allclose(found, wanted[1:], rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["energy", "gram"])
+def test_a_resized_sum_over_positions_is_worth_as_much_a_position(name, code):
+    """Every second row of a code whose rows come in pairs: half of the loss."""
+    loss, _ = make(name)
+    twice = mx.nd.array(np.repeat(code, 2, axis=2))
+    half = loss.resized((8, 5), (4, 5))
+    one, other = loss({"relu1_1": twice}).asnumpy(), half({"relu1_1": mx.nd.array(code)}).asnumpy()
+    np.testing.assert_allclose(other, one / 2, rtol=1e-4)
+
+
+def test_a_resized_code_is_the_mean_over_positions_that_become_one(code):
+    target = np.repeat(np.repeat(code, 2, axis=2), 2, axis=3)
+    loss = losses.code("relu3_2", mx.nd.array(target), 0.7)
+    half = loss.resized((32, 40), (16, 20))  # relu3_2 has a position for 4 x 4 pixels
+    assert half.terms[0].weight == 0.7
+    np.testing.assert_allclose(half.terms[0].target.asnumpy(), code, rtol=1e-6)
