@@ -103,8 +103,62 @@ def start(shape: Sequence[int], half_width: float, seed: int) -> np.ndarray:
 
 
 def learning_rate(settings: Settings, step: int) -> float:
-    """The rate of a step counted from 1: multiplied by `decay` every `decay_every` steps."""
+    """The rate of a step counted from 1.
+
+    ``"steps"``: multiplied by `decay` every `decay_every` steps. ``"cosine"``: falling as half a
+    cosine wave does, to 0 after the last step.
+    """
+    if settings.schedule == "cosine":
+        return settings.learning_rate * (1 + math.cos(math.pi * (step - 1) / settings.steps)) / 2
     return settings.learning_rate * settings.decay ** ((step - 1) // settings.decay_every)
+
+
+def rooted(gradient: NDArray, size: float) -> NDArray:
+    """``sign(g) sqrt(|g|)``, each picture's brought to the root mean square `size`.
+
+    Between the gradient, in which few pixels outweigh all others, and its signs, in which none
+    does; how large the loss is makes no difference to it.
+
+    Parameters
+    ----------
+    gradient
+        (B, 3, H, W).
+    size
+        A picture whose gradient is 0 everywhere keeps that.
+    """
+    root = gradient.sign() * gradient.abs().sqrt()
+    mean = root.square().mean(axis=(1, 2, 3), keepdims=True).sqrt()
+    return mx.nd.broadcast_div(root * size, mean + np.finfo(np.float32).tiny)
+
+
+def update(
+    image: NDArray, gradient: NDArray, velocity: NDArray, settings: Settings, step: int
+) -> None:
+    """Move the pictures by a step, in place.
+
+    ``v <- momentum v - rate (g + weight_decay x)``, ``x <- x + v``, g being the gradient clipped
+    element by element (2016 code) or :func:`rooted`.
+
+    Parameters
+    ----------
+    image, gradient, velocity
+        (B, 3, H, W); `image` and `velocity` are changed.
+    settings
+        Learning rate, momentum, clip and so on.
+    step
+        Counted from 1.
+    """
+    clips = settings.gradient == "clip"
+    mx.nd.sgd_mom_update(
+        image,
+        gradient if clips else rooted(gradient, settings.clip),
+        velocity,
+        out=image,
+        lr=learning_rate(settings, step),
+        momentum=settings.momentum,
+        wd=settings.weight_decay,
+        clip_gradient=settings.clip if clips else -1.0,
+    )
 
 
 def minimise(
@@ -117,11 +171,11 @@ def minimise(
     progress: Optional[bool] = None,
     label: str = "",
 ) -> List[Descent]:
-    """Descend a batch of pictures to the least loss, as the 2016 code does.
+    """Descend a batch of pictures to the least loss, by :func:`update`.
 
-    ``v <- momentum v - rate (clip(gradient) + weight_decay x)``, ``x <- x + v``; a picture is
-    done when ``||v|| / ||x|| < stop``. It then leaves the batch, so that it is the same picture
-    whether it is inverted alone or among others. Ctrl-C ends the descent and keeps what there is.
+    A picture is done when ``||v|| / ||x|| < stop``. It then leaves the batch, so that it is the
+    same picture whether it is inverted alone or among others. Ctrl-C ends the descent and keeps
+    what there is.
 
     Parameters
     ----------
@@ -153,16 +207,7 @@ def minimise(
         try:
             for step in range(1, settings.steps + 1):
                 losses, gradient = network.gradient(image, loss)
-                mx.nd.sgd_mom_update(
-                    image,
-                    gradient,
-                    velocity,
-                    out=image,
-                    lr=learning_rate(settings, step),
-                    momentum=settings.momentum,
-                    wd=settings.weight_decay,
-                    clip_gradient=settings.clip,
-                )
+                update(image, gradient, velocity, settings, step)
                 values = mx.nd.stack(losses, _length(velocity), _length(image)).asnumpy()
                 change = values[1] / np.maximum(values[2], np.finfo(np.float32).tiny)
                 for index, value in zip(active, values[0]):

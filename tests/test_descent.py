@@ -1,11 +1,16 @@
 """The descent: schedule, per-picture stops, freezing, batches, callbacks, Ctrl-C."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import fmi.invert
-from fmi import descent
-from fmi.settings import CODE
+from fmi import descent, pictures
+from fmi.settings import CODE, FAST
+from fmi.weights import embedded_path
 
 QUICK = {"long_edge": 48, "progress": False}
 
@@ -16,6 +21,51 @@ def test_learning_rate_falls_every_ten_steps_as_mxnets_schedule_does():
     schedule = mx.lr_scheduler.FactorScheduler(step=10, factor=0.9, base_lr=0.1)
     for step in range(1, 45):
         assert descent.learning_rate(CODE, step) == pytest.approx(schedule(step))
+
+
+def test_a_cosine_schedule_would_be_0_after_the_last_step():
+    cosine = replace(FAST, steps=8, learning_rate=2.0)
+    rates = [descent.learning_rate(cosine, step) for step in range(1, 10)]
+    np.testing.assert_allclose(rates, 1 + np.cos(np.linspace(0, np.pi, 9)), atol=1e-12)
+
+
+def rooted(gradient, size):
+    root = np.sign(gradient) * np.sqrt(np.abs(gradient.astype(np.float64)))
+    return root * size / np.sqrt((root**2).mean(axis=(1, 2, 3), keepdims=True))
+
+
+@pytest.mark.parametrize("preset", [CODE, FAST])
+def test_update_is_the_formula(preset):
+    from fmi._mxnet import mx
+
+    chosen = replace(preset, steps=20, decay_every=2, weight_decay=0.01)
+    random = np.random.RandomState(0)
+    image = random.normal(0, 50, (2, 3, 5, 6)).astype(np.float32)
+    velocity, moved, moving = np.zeros_like(image), mx.nd.array(image), mx.nd.zeros(image.shape)
+    for step in range(1, 6):
+        gradient = (random.standard_cauchy(image.shape) * 10.0**step).astype(np.float32)
+        descent.update(moved, mx.nd.array(gradient), moving, chosen, step)
+        clipped = preset is CODE
+        shaped = np.clip(gradient, -10, 10) if clipped else rooted(gradient, chosen.clip)
+        wave = (1 + np.cos(np.pi * (step - 1) / 20)) / 2
+        rate = 0.1 * 0.9 ** ((step - 1) // 2) if clipped else chosen.learning_rate * wave
+        velocity = chosen.momentum * velocity - rate * (shaped + 0.01 * image)
+        image = image + velocity
+    np.testing.assert_allclose(moving.asnumpy(), velocity, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(moved.asnumpy(), image, rtol=1e-4, atol=1e-3)
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(0, 2**31), st.floats(-12, 12), st.floats(0.01, 100))
+def test_a_rooted_gradient_keeps_signs_and_forgets_the_scale(seed, decades, size):
+    from fmi._mxnet import mx
+
+    gradient = np.random.RandomState(seed).normal(size=(3, 3, 4, 5)).astype(np.float32)
+    gradient[1] *= 10**decades  # each picture by itself
+    gradient[2] = 0
+    found = descent.rooted(mx.nd.array(gradient), size).asnumpy()
+    np.testing.assert_allclose(found[:2], rooted(gradient[:2], size), rtol=1e-3)
+    assert not found[2].any()
 
 
 def test_start_is_uniform_around_the_mean_and_repeatable():
@@ -144,3 +194,79 @@ def test_a_draw_is_the_same_whatever_their_number(picture, small_weights):
     three = fmi.invert.random(picture, "relu2_1", draws=3, **options)
     assert np.abs(one[0].array - three[0].array).max() < 0.01
     assert np.abs(three[0].array - three[1].array).max() > 1
+
+
+@pytest.mark.skipif(not embedded_path().is_file(), reason="the embedded network is not there")
+@pytest.mark.parametrize("layer", ["relu2_2", "relu3_2"])
+def test_fast_reaches_codes_loss_in_at_most_half_of_its_steps(layer):
+    """A step at half the size counts a quarter."""
+    coffee = pictures.find("skimage:coffee", [])
+    options = {"long_edge": 96, "weights": "embedded", "progress": False}
+    code, fast = (
+        fmi.invert.feature_map(coffee, layer, [0, 1, 2], settings=name, **options)
+        for name in ("code", "fast")
+    )
+    for one, other in zip(code, fast):
+        assert (other.steps, other.stopped) == (FAST.steps, "steps")
+        assert other.steps + FAST.coarse_steps / 4 <= one.steps / 2
+        assert other.loss[-1] <= one.loss[-1]
+
+
+def test_a_fast_batch_and_single_calls_are_the_same(picture, small_weights):
+    options = {**QUICK, "weights": small_weights, "settings": "fast", "steps": 10}
+    together = fmi.invert.feature_map(picture, "relu2_2", [0, 1, 2], **options)
+    for index, other in enumerate(together):
+        alone = fmi.invert.feature_map(picture, "relu2_2", index, **options)[0]
+        assert np.abs(other.array - alone.array).max() < 0.5
+
+
+@pytest.mark.parametrize(
+    ("function", "arguments"),
+    [
+        ("random", ("relu2_1",)),
+        ("rank_match", ("style", "relu2_1")),
+        ("purposeful", ("style",)),
+        ("gatys", ("style",)),
+    ],
+)
+def test_every_function_goes_down_a_pyramid(function, arguments, picture, style, small_weights):
+    given = [style if name == "style" else name for name in arguments]
+    options = {**QUICK, "weights": small_weights, "settings": "fast"}
+    found = getattr(fmi.invert, function)(picture, *given, **options)
+    found = found[0] if function == "random" else found
+    assert found.array.shape == (36, 48, 3)
+    assert len(found.loss) == FAST.steps
+    assert found.loss[-1] < 0.8 * found.loss[0]
+
+
+def test_a_pyramid_ends_where_nothing_would_be_left(picture, small_weights):
+    options = {**QUICK, "weights": small_weights, "settings": "fast", "steps": 5}
+    # 36 x 48: relu5_1 needs 16 pixels a side, so that a quarter of it is too small.
+    one, nine = (fmi.invert.code(picture, "relu5_1", pyramid=n, **options) for n in (1, 9))
+    assert np.array_equal(one.array, nine.array)
+
+
+def test_a_first_picture_that_is_given_is_taken_as_it_is(picture, small_weights):
+    options = {**QUICK, "weights": small_weights, "settings": "fast", "steps": 5}
+    init = np.full((36, 48, 3), 99, dtype=np.float32)
+    one, other = (
+        fmi.invert.code(picture, "relu2_1", init=init, pyramid=n, **options) for n in (0, 2)
+    )
+    assert np.array_equal(one.array, other.array)
+
+
+def test_interrupt_at_a_small_size_keeps_what_there_is(picture, small_weights, monkeypatch):
+    calls = []
+
+    def interrupt(*arguments):
+        calls.append(arguments)
+        if len(calls) == 7:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(descent, "_show", interrupt)
+    found = fmi.invert.feature_map(
+        picture, "relu2_1", [0, 1], weights=small_weights, settings="fast", **QUICK
+    )
+    assert [(p.stopped, p.steps) for p in found] == [("interrupted", 0)] * 2
+    assert {p.array.shape for p in found} == {(36, 48, 3)}
+    assert np.abs(found[0].array - found[1].array).max() > 1

@@ -6,7 +6,7 @@ import pytest
 
 from fmi import settings
 from fmi.errors import InputError
-from fmi.settings import CODE, PAPER, Weighting
+from fmi.settings import CODE, FAST, PAPER, Weighting
 
 
 def test_presets_differ_only_where_the_text_says_otherwise():
@@ -26,6 +26,16 @@ def test_presets_differ_only_where_the_text_says_otherwise():
         "purposeful",
         "gatys",
     }
+
+
+def test_fast_has_codes_objective():
+    descent = {"steps", "stop", "learning_rate", "momentum", "gradient", "schedule", "pyramid"}
+    differing = {
+        name
+        for name in settings.field_names(settings.Settings)
+        if getattr(CODE, name) != getattr(FAST, name)
+    }
+    assert differing == {"preset", *descent}
 
 
 def test_weightings_are_the_factors_of_the_equations():
@@ -65,6 +75,10 @@ def test_text_becomes_the_fields_type():
         ({"stop": float("nan")}, "stop=nan should be a number from 0 upwards"),
         ({"clip": 0}, "clip=0 should be above 0"),
         ({"anti_aliasing": "perhaps"}, "anti_aliasing='perhaps' should be a yes or no"),
+        ({"pyramid": -1}, "pyramid=-1 should be a number from 0 upwards"),
+        ({"coarse_steps": 0}, "coarse_steps=0 should be at least 1"),
+        ({"gradient": "rot"}, "unknown gradient 'rot'; did you mean root"),
+        ({"schedule": "linear"}, "unknown schedule 'linear'; did you mean cosine"),
         ({"pool": "sum"}, "unknown pool 'sum'; known: avg, max"),
         ({"alpha": 3}, "unknown setting 'alpha'"),
     ],
