@@ -46,7 +46,9 @@ def test_bench_goes_on_without_pytorch(tmp_path):
     python.parent.mkdir()
     python.write_text('#!/bin/sh\ncase "$*" in *pip*) exit 1;; *) echo "ran $*";; esac\n')
     python.chmod(0o755)
-    command = ["make", f"VENV={tmp_path}", "-o", f"{tmp_path}/.ready", "bench", "BENCH=--quick"]
+    ready = f"{tmp_path}/.ready"
+    command = ["make", "--no-print-directory", f"VENV={tmp_path}", "-o", ready]
+    command += ["bench", "BENCH=--quick"]
     done = subprocess.run(command, cwd=HERE, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "PyTorch cannot be installed\n")
     assert done.stdout.endswith("ran -m experiments.bench --quick\n")
