@@ -159,6 +159,23 @@ def test_reordered_filters_give_the_same_codes_in_another_order():
         np.testing.assert_allclose(after[name], before[name][:, order], rtol=1e-3, atol=1e-2)
 
 
+def test_a_filter_that_only_tells_colours_apart_comes_after_those_that_see_texture():
+    rng = np.random.RandomState(0)
+    weights = network.untrained(CHANNELS, 0)
+    kernels = np.zeros_like(weights["conv1_1_weight"])
+    kernels[0, 0, 1, 1] = 1  # red
+    kernels[1, :, 1] = (-1, 0, 1)  # vertical edges
+    kernels[2, :, :, 1] = (-1, 0, 1)  # horizontal edges
+    kernels[3, 2, 1, 1] = 1  # blue
+    weights["conv1_1_weight"], weights["conv1_1_bias"] = kernels, np.full(4, 100, np.float32)
+    stripes = rng.uniform(0, 60, (12, 1, 1, 1)) * (np.arange(24) // 4 % 2 * 2 - 1)
+    stripes = np.broadcast_to(stripes, (12, 1, 24, 24)).copy()
+    stripes[::2] = stripes[::2].swapaxes(2, 3)
+    pictures = (stripes + rng.uniform(-40, 40, (12, 3, 1, 1))).astype(np.float32)
+    order = network.distinct_first(weights, pictures)["conv1_1"]
+    assert set(order[:2]) == {1, 2}
+
+
 def test_export_has_the_right_shapes_and_the_same_bytes_each_time(config, run, tmp_path):
     canvases = train.held_out_canvases(config, run[1])
     weights, differences = export.make(config, run[0], canvases)

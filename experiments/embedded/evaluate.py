@@ -163,9 +163,14 @@ def measure(config: Config, folder: Path, path: Path) -> Dict[str, Any]:
     batches = np.array_split(pictures / SCALE, max(1, count // 32))
     scenes = photographs(config.calibration["pictures"], config.calibration["long_edge"])
     judge = fmi.weights.read(path)
+    net, repeats = trained(config, folder).net, config.report["repeats"]
+    rounds = [accuracy(net, canvases, crop, count, config.seed + 1 + i) for i in range(repeats)]
     return {
-        "accuracy": accuracy(trained(config, folder).net, canvases, crop, count, config.seed + 1),
-        "accuracy_crops": count,
+        "accuracy": {
+            layer: round(float(np.mean([found[layer] for found in rounds])), 4)
+            for layer in rounds[0]
+        },
+        "accuracy_crops": count * repeats,
         "classes": config.canvases["classes"],
         "never_active": {
             "procedural": never_active(weights, batches),

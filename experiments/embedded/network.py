@@ -278,14 +278,26 @@ def rescale(
     return scaled
 
 
+def filters_activations(
+    weights: Mapping[str, np.ndarray], pictures: np.ndarray, size: int
+) -> Dict[str, np.ndarray]:
+    """Mean activation of every layer's filters, (C, B), on pictures (B, 3, H, W)."""
+    parts = [codes(weights, pictures[i : i + size]) for i in range(0, len(pictures), size)]
+    return {
+        name: np.concatenate([part[name].mean((2, 3)) for part in parts]).T for name in parts[0]
+    }
+
+
 def distinct_first(
     weights: Mapping[str, np.ndarray], pictures: np.ndarray, size: int = 32
 ) -> Dict[str, np.ndarray]:
     """An order of every layer's filters in which the first ones differ as much as possible.
 
-    A filter's profile is its mean activation on each picture; its selectivity is the profile's
-    standard deviation over its mean. First comes the most selective filter; then, again and again,
-    the one with the largest product of selectivity and (1 - its highest correlation with the
+    What a filter extracts of a texture is what the texture adds to its activation: its profile is
+    its mean activation on each picture less that on a plain picture of the same mean colour; its
+    selectivity is the profile's standard deviation over the activation's, low for a filter that
+    tells colours apart and textures hardly. First comes the most selective filter; then, again and
+    again, the one with the largest product of selectivity and (1 - its highest correlation with the
     profile of a filter that already has its place).
 
     Parameters
@@ -302,11 +314,13 @@ def distinct_first(
     dict
         ``conv1_1`` ...: (C,) numbers of filters.
     """
-    parts = [codes(weights, pictures[i : i + size]) for i in range(0, len(pictures), size)]
+    textured = filters_activations(weights, pictures, size)
+    plain = np.broadcast_to(pictures.mean((2, 3), keepdims=True), pictures.shape)
+    uniform = filters_activations(weights, plain, size)
     orders = {}
-    for name in parts[0]:
-        profiles = np.concatenate([part[name].mean((2, 3)) for part in parts]).T  # (C, B)
-        selectivity = profiles.std(1) / (profiles.mean(1) + 1e-9)
+    for name, activations in textured.items():
+        profiles = activations - uniform[name]
+        selectivity = profiles.std(1) / (activations.std(1) + 1e-9)
         deviations = profiles - profiles.mean(1, keepdims=True)
         deviations /= np.linalg.norm(deviations, axis=1, keepdims=True) + 1e-9
         likeness = deviations @ deviations.T  # correlations

@@ -1,0 +1,96 @@
+"""Compare preset "fast" with preset "code".
+
+    python -m experiments.presets PICTURES=golden_gate LAYERS=relu1_2,relu2_2,relu3_2
+
+Inverts each filter of Fig. 3 (first picture, chain off) with both presets, one after the other, and
+prints the final loss and the time of "fast" as shares of those of "code". The words are those of
+``make fig3``. Writes presets.json and a sheet of all pictures into results/presets/.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from pathlib import Path
+from typing import Any, Dict, List, Sequence
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from fmi import figures, invert, pictures, runs
+from fmi.errors import FmiError
+
+NAMES = ("code", "fast")
+Pair = Dict[str, invert.Inversion]
+
+
+def pair(run: runs.Experiment, picture: Path, layer: str, index: int) -> Pair:
+    """One filter's inversion with each preset."""
+    options = {k: v for k, v in run.options().items() if k != "settings"}
+    found = {}
+    for name in NAMES:
+        (found[name],) = invert.feature_map(picture, layer, index, settings=name, **options)
+    return found
+
+
+def shares(found: Pair) -> Dict[str, Any]:
+    """Loss and seconds of preset "fast" over those of "code".
+
+    Its key "reached" is the first step of "fast" that is not above the last loss of "code", or 0.
+    """
+    code, fast = (found[name] for name in NAMES)
+    below = np.flatnonzero(np.array(fast.loss) <= code.loss[-1])
+    return {
+        "loss": fast.loss[-1] / code.loss[-1],
+        "seconds": fast.seconds / code.seconds,
+        "seconds_code": code.seconds,
+        "steps_code": code.steps,
+        "reached": int(below[0]) + 1 if below.size else 0,
+    }
+
+
+def compare(run: runs.Experiment) -> Path:
+    """Invert all, print a line for each, write the table and the sheet, and return the sheet."""
+    picture = runs.find(run, "pictures")[0]
+    places = [(layer, index) for layer in run["layers"] for index in run["filters"]]
+    pairs: Dict[str, Pair] = {}
+    table: List[Dict[str, Any]] = []
+    for layer, index in tqdm(places, "presets", unit="filter", disable=None):
+        found = pair(run, picture, layer, index)
+        pairs[f"{layer} {index}"] = found
+        table.append({"layer": layer, "filter": index, **shares(found)})
+        tqdm.write(
+            "{layer} filter {filter}: loss {loss:.4f}, time {seconds:.2f}".format(**table[-1])
+        )
+    good = sum(entry["loss"] <= 1 and entry["seconds"] <= 0.5 for entry in table)
+    middle = np.median([entry["seconds"] for entry in table])
+    tqdm.write(f"the same loss in half the time: {good} of {len(table)}; median time {middle:.2f}")
+    stem = run.results / "presets"
+    text = json.dumps(table, indent=1) + "\n"
+    pictures.write_whole(stem.with_suffix(".json"), lambda beside: beside.write_text(text))
+    rows = [(layer, name) for layer in run["layers"] for name in NAMES]
+    panels = [
+        [np.asarray(pairs[f"{layer} {index}"][name].image) for index in run["filters"]]
+        for layer, name in rows
+    ]
+    titles = [f"{layer}\n{name}" for layer, name in rows]
+    block = figures.Block(panels, titles, [str(index) for index in run["filters"]])
+    return figures.save(figures.sheet([block]), stem)[0]
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Exit status 2 for a mistake in the input."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    fig3 = Path(__file__).parent / "fig3.yaml"
+    try:
+        run = runs.experiment(fig3, ["RESULTS=results/presets", *arguments])
+        sys.stdout.write(f"{compare(run)}\n")
+    except FmiError as error:
+        sys.stderr.write(f"presets: {error}\n")
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
