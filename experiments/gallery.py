@@ -13,10 +13,11 @@ import logging
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Tuple
+from typing import Callable, Tuple
 
 from PIL import Image
 
+from experiments import presets
 from fmi import pictures, runs
 from fmi.errors import FmiError
 
@@ -36,6 +37,7 @@ class Sheet:
     experiment: str
     overrides: Tuple[str, ...]
     width: int = 900
+    draw: Callable[[runs.Experiment], Path] = lambda run: runs.draw(run)[0]
 
 
 SHEETS = {
@@ -45,6 +47,9 @@ SHEETS = {
     "vgg19_fig3_chained": Sheet("fig3", (*FIG3, "PICTURES=golden_gate")),
     "vgg19_fig3_eq2": Sheet("fig3", (*FIG3, "PICTURES=golden_gate", "CHAIN=0", "PRECISION=auto")),
     "vgg19_fig3_neckarfront": Sheet("fig3", (*FIG3, "PICTURES=tubingen", "PRECISION=auto")),
+    "vgg19_presets": Sheet(
+        "fig3", (*FIG3, "PICTURES=golden_gate", "PRECISION=auto"), draw=presets.compare
+    ),
     "vgg19_fig4": Sheet("fig4", (*REAL, f"LAYERS={SHALLOW}", "PRECISION=auto"), 700),
     "vgg19_fig5": Sheet(
         "fig5", (*REAL, f"STYLE_LAYERS={SHALLOW}", "LONG_EDGE=256", "PRECISION=auto")
@@ -57,7 +62,7 @@ def draw(name: str) -> Path:
     sheet = SHEETS[name]
     results = f"RESULTS=results/gallery/{name}"
     experiment = HERE / f"{sheet.experiment}.yaml"
-    png, _ = runs.draw(runs.experiment(experiment, (*sheet.overrides, results)))
+    png = sheet.draw(runs.experiment(experiment, (*sheet.overrides, results)))
     target = HERE / "gallery" / f"{name}.jpg"
     with Image.open(png) as image:
         height = round(image.height * sheet.width / image.width)

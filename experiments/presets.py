@@ -74,7 +74,7 @@ def compare(run: runs.Experiment) -> Path:
         [np.asarray(pairs[f"{layer} {index}"][name].image) for index in run["filters"]]
         for layer, name in rows
     ]
-    titles = [f"{layer}\n{name}" for layer, name in rows]
+    titles = [f"{layer} {name}" for layer, name in rows]
     block = figures.Block(panels, titles, [str(index) for index in run["filters"]])
     return figures.save(figures.sheet([block]), stem)[0]
 

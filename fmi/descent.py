@@ -113,11 +113,16 @@ def learning_rate(settings: Settings, step: int) -> float:
     return settings.learning_rate * settings.decay ** ((step - 1) // settings.decay_every)
 
 
-def rooted(gradient: NDArray, size: float) -> NDArray:
-    """``sign(g) sqrt(|g|)``, each picture's brought to the root mean square `size`.
+def momentum(settings: Settings, step: int) -> float:
+    """The momentum of a step counted from 1: in a line from the first to the last."""
+    share = (step - 1) / settings.steps
+    return settings.momentum + share * (settings.last_momentum - settings.momentum)
 
-    Between the gradient, in which few pixels outweigh all others, and its signs, in which none
-    does; how large the loss is makes no difference to it.
+
+def scaled(gradient: NDArray, size: float) -> NDArray:
+    """Each picture's gradient brought to the root mean square `size`.
+
+    How large the loss is makes no difference then.
 
     Parameters
     ----------
@@ -126,9 +131,9 @@ def rooted(gradient: NDArray, size: float) -> NDArray:
     size
         A picture whose gradient is 0 everywhere keeps that.
     """
-    root = gradient.sign() * gradient.abs().sqrt()
-    mean = root.square().mean(axis=(1, 2, 3), keepdims=True).sqrt()
-    return mx.nd.broadcast_div(root * size, mean + np.finfo(np.float32).tiny)
+    elements = gradient.size / gradient.shape[0]
+    mean = (squared_length(gradient) / elements).sqrt().reshape((-1, 1, 1, 1))
+    return mx.nd.broadcast_div(gradient, mean / size + np.finfo(np.float32).tiny)
 
 
 def update(
@@ -137,7 +142,7 @@ def update(
     """Move the pictures by a step, in place.
 
     ``v <- momentum v - rate (g + weight_decay x)``, ``x <- x + v``, g being the gradient clipped
-    element by element (2016 code) or :func:`rooted`.
+    element by element (2016 code) or :func:`scaled`.
 
     Parameters
     ----------
@@ -151,11 +156,11 @@ def update(
     clips = settings.gradient == "clip"
     mx.nd.sgd_mom_update(
         image,
-        gradient if clips else rooted(gradient, settings.clip),
+        gradient if clips else scaled(gradient, settings.clip),
         velocity,
         out=image,
         lr=learning_rate(settings, step),
-        momentum=settings.momentum,
+        momentum=momentum(settings, step),
         wd=settings.weight_decay,
         clip_gradient=settings.clip if clips else -1.0,
     )

@@ -18,8 +18,7 @@ import io
 import json
 import logging
 import platform
-import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import (
     Any,
@@ -89,8 +88,8 @@ class Options:
     progress
         Whether to show a progress bar; ``None``: in a terminal or a notebook.
     callback
-        Called once a step with the :class:`fmi.descent.State`, though not at a pyramid's small
-        sizes. A batch that does not fit into the device's memory begins again, in parts.
+        Called once a step with the :class:`fmi.descent.State`. A batch that does not fit into the
+        device's memory begins again, in parts.
     """
 
     weights: Union[str, Path, weights_.Weights] = "auto"
@@ -607,26 +606,17 @@ class _Lab:
     ) -> Optional[List[descent.Descent]]:
         """Descend a batch; ``None`` if it does not fit into memory and could be smaller."""
         loss = loss if len(group) == len(labels) else loss.take(group)
-        label = self._label(labels, group)
-        began = time.perf_counter()
         try:
-            first, interrupted = self._first(loss, label)
-            if interrupted:
-                return [descent.Descent(image) for image in first.asnumpy()]
-            spent = time.perf_counter() - began
-            found = descent.minimise(
+            return descent.minimise(
                 self.network,
                 loss,
-                first,
+                self.to_device(self._first()),
                 self.settings,
                 self.weights.mean,
                 self.options.callback,
                 self.options.progress,
-                label,
+                self._label(labels, group),
             )
-            for picture in found:
-                picture.seconds += spent
-            return found
         except mx.MXNetError as error:
             if len(group) == 1 or not out_of_memory(error):
                 raise
@@ -645,46 +635,11 @@ class _Lab:
         where = "" if len(self.network.layers) > 2 else " ".join(self.network.layers)
         return " ".join(part for part in (self.record["function"], where, ",".join(each)) if part)
 
-    def _first(self, loss: Loss, label: str) -> Tuple[NDArray, bool]:
-        """The pictures to begin with, (1 or B, 3, H, W), and whether Ctrl-C ended their making.
-
-        They are noise or, in a pyramid, the loss descended at half the size, that begun with the
-        same at a quarter, and so on. A first picture that is given is taken as it is.
-        """
+    def _first(self) -> np.ndarray:
+        """The picture to begin with, (1, 3, H, W), the mean subtracted."""
         if self.options.init is not None:
-            return self.to_device(self._init()), False
-        sizes = self._sizes()
-        shape = (1, 3, *sizes[0])
-        first = self.to_device(descent.start(shape, self.settings.start, self.options.seed))
-        interrupted = False
-        for size, finer in zip(sizes, sizes[1:]):
-            small = descent.minimise(
-                self.network,
-                loss.resized(self._extents(self.size), self._extents(size)),
-                first,
-                replace(self.settings, steps=self.settings.coarse_steps),
-                progress=self.options.progress,
-                label=f"{label} {size[1]} x {size[0]}",
-            )
-            interrupted = any(picture.stopped == "interrupted" for picture in small)
-            images = self.to_device(np.stack([picture.image for picture in small]))
-            height, width = self.size if interrupted else finer
-            first = mx.nd.contrib.BilinearResize2D(images, height=height, width=width)
-            if interrupted:
-                break
-        return first, interrupted
-
-    def _extents(self, size: Tuple[int, int]) -> Dict[str, Tuple[int, int]]:
-        return {name: vgg.extent(name, size) for name in self.network.layers}
-
-    def _sizes(self) -> List[Tuple[int, int]]:
-        """The pyramid's sizes, the smallest first, of which something is left at every layer."""
-        least = vgg.smallest_side(vgg.deepest(self.network.layers))
-        halved = [
-            (self.size[0] >> level, self.size[1] >> level)
-            for level in range(self.settings.pyramid, 0, -1)
-        ]
-        return [size for size in halved if min(size) >= least] + [self.size]
+            return self._init()
+        return descent.start((1, 3, *self.size), self.settings.start, self.options.seed)
 
     def _init(self) -> np.ndarray:
         init = np.asarray(self.options.init)

@@ -61,18 +61,6 @@ class Term:
         """(B,) loss of a (B, C, M, N) code."""
         return SquaredError(self.target, self.weight)(self.statistic(code))
 
-    def resized(self, before: Tuple[int, int], after: Tuple[int, int]) -> Term:
-        """The same term for codes of another height and width, worth as much a position.
-
-        A code is averaged over the positions that become one; a sum over positions shrinks as
-        their number does, its square once more, which the weight makes up for.
-        """
-        if self.target.ndim == 4:
-            pooled = mx.nd.contrib.AdaptiveAvgPooling2D(self.target, output_size=after)
-            return replace(self, target=pooled)
-        ratio = after[0] * after[1] / (before[0] * before[1])
-        return replace(self, target=self.target * ratio, weight=self.weight / ratio)
-
 
 @dataclass(frozen=True)
 class Loss:
@@ -98,12 +86,6 @@ class Loss:
         """The loss of some of the batch's pictures."""
         chosen = mx.nd.array(list(pictures), ctx=self.terms[0].target.context)
         return Loss(tuple(replace(term, target=term.target.take(chosen)) for term in self.terms))
-
-    def resized(
-        self, before: Mapping[str, Tuple[int, int]], after: Mapping[str, Tuple[int, int]]
-    ) -> Loss:
-        """The loss for pictures of another size; given are each code's height and width."""
-        return Loss(tuple(t.resized(before[t.layer], after[t.layer]) for t in self.terms))
 
     @property
     def pictures(self) -> int:

@@ -61,12 +61,6 @@ def smallest_side(layer: str) -> int:
     return int(2 ** sum(name.startswith("pool") for name in LAYERS[: LAYERS.index(layer) + 1]))
 
 
-def extent(layer: str, size: Tuple[int, int]) -> Tuple[int, int]:
-    """Height and width of the code at `layer` of a picture of that height and width."""
-    least = smallest_side(layer)
-    return size[0] // least, size[1] // least
-
-
 def symbols(
     end: str, shapes: Mapping[str, Tuple[int, ...]], pool: str, dtype: Any = np.float32
 ) -> Dict[str, Any]:

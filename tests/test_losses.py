@@ -75,24 +75,6 @@ def test_terms_add_up_and_can_be_taken_apart(code):
     np.testing.assert_allclose(found, wanted[1:], rtol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["energy", "gram"])
-def test_a_resized_sum_over_positions_is_worth_as_much_a_position(name, code):
-    """Every second row of a code whose rows come in pairs: half of the loss."""
-    loss, _ = make(name)
-    twice = mx.nd.array(np.repeat(code, 2, axis=2))
-    half = loss.resized({"relu1_1": (8, 5)}, {"relu1_1": (4, 5)})
-    one, other = loss({"relu1_1": twice}).asnumpy(), half({"relu1_1": mx.nd.array(code)}).asnumpy()
-    np.testing.assert_allclose(other, one / 2, rtol=1e-4)
-
-
-def test_a_resized_code_is_the_mean_over_positions_that_become_one(code):
-    target = np.repeat(np.repeat(code, 2, axis=2), 2, axis=3)
-    loss = losses.code("relu3_2", mx.nd.array(target), 0.7)
-    half = loss.resized({"relu3_2": (8, 10)}, {"relu3_2": (4, 5)})
-    assert half.terms[0].weight == 0.7
-    np.testing.assert_allclose(half.terms[0].target.asnumpy(), code, rtol=1e-6)
-
-
 def test_the_gradient_is_twice_the_weighted_difference_and_times_is_a_factor(code):
     target = mx.nd.array(code[::-1].copy())
     for factor in (1.0, 3.0):
