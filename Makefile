@@ -47,7 +47,7 @@ $(FIGURES): $(VENV)/.ready ## draw a figure into results/
 demo: $(VENV)/.ready ## draw small Figures 3, 4 and 5 without any download
 	@$(BIN)/fmi draw experiments/fig3.yaml $(DEMO) CHAIN=0 RESULTS=results/demo/fig3
 	@$(BIN)/fmi draw experiments/fig4.yaml $(DEMO) RESULTS=results/demo/fig4
-	@$(BIN)/fmi draw experiments/fig5.yaml $(DEMO) STYLES=$(DEMO_STYLES) RESULTS=results/demo/fig5
+	@$(BIN)/fmi draw experiments/fig5.yaml $(DEMO) STYLES=$(DEMO_STYLES) DENOISE=0.05 RESULTS=results/demo/fig5
 	@echo "The sheets:" && ls results/demo/fig*/fig*.png
 
 models: $(VENV)/.ready ## fetch the real VGG-19 (80 MB) into models/

@@ -43,7 +43,7 @@ class Sheet:
 SHEETS = {
     "embedded_fig3": Sheet("fig3", (*EMBEDDED, "CHAIN=0")),
     "embedded_fig4": Sheet("fig4", EMBEDDED),
-    "embedded_fig5": Sheet("fig5", (*EMBEDDED, STYLES), 700),
+    "embedded_fig5": Sheet("fig5", (*EMBEDDED, STYLES, "DENOISE=0.05"), 700),
     "vgg19_fig3_chained": Sheet("fig3", (*FIG3, "PICTURES=golden_gate")),
     "vgg19_fig3_eq2": Sheet("fig3", (*FIG3, "PICTURES=golden_gate", "CHAIN=0", "PRECISION=auto")),
     "vgg19_fig3_neckarfront": Sheet("fig3", (*FIG3, "PICTURES=tubingen", "PRECISION=auto")),
