@@ -118,7 +118,7 @@ def test_canvases_of_another_run_are_refused(config, run):
 
 def test_folded_network_computes_what_the_trained_one_does(config):
     net = train.Run(config).net
-    net.set_thresholds([-0.5] * 5)  # all layers active
+    net.set_thresholds([-0.5] * 5, [-0.5] * 5)  # all layers active
     for block in net.blocks:  # statistics far from 0 and 1
         for unit in block:
             shape = unit.norm.running_mean.shape
@@ -126,6 +126,15 @@ def test_folded_network_computes_what_the_trained_one_does(config):
             unit.norm.running_var.set_data(mx.nd.random.uniform(0.3, 2, shape))
     pictures = np.random.RandomState(0).normal(0, 1, (2, 3, 32, 48)).astype(np.float32)
     assert export.folding_difference(net, network.fold(net), pictures) < 1e-4
+
+
+def test_a_phase_sets_the_thresholds_of_first_relus_apart(config):
+    run = train.Run(config)
+    run.begin(replace(config.phases[0], first_thresholds=(0.1, 0.2, 0.3, 0.4, 0.5)))
+    for block, first in zip(run.net.blocks, (0.1, 0.2, 0.3, 0.4, 0.5)):
+        found = [unit.norm.beta.data().asnumpy() for unit in block]
+        np.testing.assert_allclose(found[0], -first, rtol=1e-6)
+        np.testing.assert_array_equal(found[1:], 0.5)
 
 
 def test_smooth_kernels_are_blind_to_patterns_that_alternate_from_pixel_to_pixel(config):

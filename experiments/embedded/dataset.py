@@ -52,6 +52,8 @@ class Phase:
         Threshold of each of the five blocks, see :class:`experiments.embedded.network.Unit`.
     noise
         Largest standard deviation of the colour noise, 0-255 scale.
+    first_thresholds
+        The same for the first relu of each block; empty: as the others of the block.
     """
 
     steps: int
@@ -64,6 +66,7 @@ class Phase:
     contrast: Sequence[float]
     noise: float
     thresholds: Sequence[float]
+    first_thresholds: Sequence[float] = ()
 
 
 class Batch(NamedTuple):

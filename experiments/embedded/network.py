@@ -143,11 +143,12 @@ class TextureNet(mx.gluon.HybridBlock):
                 self.heads.append(classifier(channels[block], classes))
             self.register_children(self.heads)
 
-    def set_thresholds(self, thresholds: Sequence[float]) -> None:
-        """Set the threshold of each of the five blocks, in standard deviations."""
-        for units, threshold in zip(self.blocks, thresholds):
-            for unit in units:
-                unit.norm.beta.set_data(mx.nd.full(unit.norm.beta.shape, -threshold))
+    def set_thresholds(self, thresholds: Sequence[float], first: Sequence[float]) -> None:
+        """Set the threshold of each of the five blocks, and that of its first relu."""
+        for units, threshold, of_first in zip(self.blocks, thresholds, first):
+            for i, unit in enumerate(units):
+                value = -threshold if i else -of_first
+                unit.norm.beta.set_data(mx.nd.full(unit.norm.beta.shape, value))
 
     def register_children(self, blocks: Sequence[Any]) -> None:
         """Register blocks that are kept in lists."""

@@ -88,7 +88,7 @@ class Run:
 
     def begin(self, phase: Phase) -> None:
         """Set what a phase sets once: thresholds and a fresh optimiser."""
-        self.net.set_thresholds(phase.thresholds)
+        self.net.set_thresholds(phase.thresholds, phase.first_thresholds or phase.thresholds)
         settings = dict(phase.optimiser)
         name = settings.pop("name")
         self.trainer = mx.gluon.Trainer(self.net.collect_params(), name, settings, kvstore=None)
