@@ -98,9 +98,13 @@ def _import_mxnet():  # type: ignore[no-untyped-def]  # MXNet has no type hints
         for name, value in ENVIRONMENT.items():
             os.environ.setdefault(name, value)
         _environment.load_cuda_libraries()
+    # By itself it computes on half of the cores, taking them for two each; and its threads wait
+    # actively, which makes it many times as slow where another process wants the cores too.
+    threads = _environment.variable("OMP_NUM_THREADS", str(_environment.cores()))
+    waiting = _environment.variable("OMP_WAIT_POLICY", "PASSIVE")
     try:
-        with _environment.variable("OMP_NUM_THREADS", str(_environment.cores())):
-            import mxnet  # by itself it computes on half of the cores, taking them for two each
+        with threads, waiting:
+            import mxnet
     except OSError as error:
         text = _environment.import_problem(wheel, str(error), driver())
         raise SetupError(text) from error

@@ -123,6 +123,20 @@ def test_two_threads_of_one_core_count_once(tmp_path, monkeypatch):
     assert _environment.cores(tmp_path) == 3
 
 
+@pytest.mark.parametrize("asked, expected", [(None, "PASSIVE"), ("active", "ACTIVE")])
+def test_waiting_threads_leave_the_cores_to_others_unless_asked(asked, expected):
+    environment = {**os.environ, "OMP_DISPLAY_ENV": "TRUE"}  # libgomp tells what it was given
+    environment.pop("OMP_WAIT_POLICY", None)
+    if asked:
+        environment["OMP_WAIT_POLICY"] = asked
+    code = "import fmi._mxnet, os; print(os.environ.get('OMP_WAIT_POLICY'))"
+    run = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    assert f"OMP_WAIT_POLICY = '{expected}'" in run.stderr
+    assert run.stdout.strip() == str(asked)
+
+
 def test_mxnet_computes_on_every_core_and_leaves_no_variable_behind():
     code = (
         "import ctypes, os, fmi._mxnet as m;"
