@@ -34,15 +34,42 @@ def isolate(code: NDArray, filters: Sequence[int]) -> NDArray:
     return mx.nd.broadcast_mul(chosen.reshape((-1, channels, 1, 1)), total)
 
 
+class _Energy(mx.autograd.Function):
+    """:func:`energy`, as a product with ones: MXNet's own sums over space run on one core."""
+
+    def forward(self, code: NDArray) -> NDArray:
+        self.shape = batch, channels, height, width = code.shape
+        ones = mx.nd.ones(height * width, ctx=code.context, dtype=code.dtype)
+        return mx.nd.dot(code.reshape((batch * channels, -1)), ones).reshape((batch, channels))
+
+    def backward(self, gradient: NDArray) -> NDArray:
+        return gradient.reshape((0, 0, 1, 1)).broadcast_to(self.shape)
+
+
+class _Gram(mx.autograd.Function):
+    """:func:`gram`, its gradient ``(D + D^T) F`` in one product.
+
+    MXNet's own takes ``D F``, ``D^T F`` and their sum, each as large as the code.
+    """
+
+    def forward(self, code: NDArray) -> NDArray:
+        self.save_for_backward(code)
+        return mx.nd.linalg.syrk(code.reshape((0, 0, -1)))
+
+    def backward(self, gradient: NDArray) -> NDArray:
+        (code,) = self.saved_tensors
+        both = gradient + gradient.transpose((0, 2, 1))
+        return mx.nd.batch_dot(both, code.reshape((0, 0, -1))).reshape(code.shape)
+
+
 def energy(code: NDArray) -> NDArray:
     """The sum of each feature map over its positions, the energy of section 2.2: (B, C)."""
-    return code.sum(axis=(2, 3))
+    return _Energy()(code)
 
 
 def gram(code: NDArray) -> NDArray:
     """The Gram matrix of the feature maps, sums of their products over positions: (B, C, C)."""
-    maps = code.reshape((0, 0, -1))
-    return mx.nd.batch_dot(maps, maps, transpose_b=True)
+    return _Gram()(code)
 
 
 def reallocate(code: NDArray, shares: NDArray) -> NDArray:
