@@ -22,7 +22,7 @@ CUDA = [
 WEIGHTS = ["h5py", "safetensors", "scipy"]  # readers of .h5, .safetensors and .mat
 # PyTorch 2.13 needs Python 3.10; older ones get the last that they can.
 BENCH = ["torch==2.13.0; python_version >= '3.10'", "torch; python_version < '3.10'"]
-TEST = ["pytest", "hypothesis", "psutil", "nbclient", "ipykernel"]
+TEST = ["pytest", "hypothesis", "psutil", "nbclient", "ipykernel", "ipywidgets"]
 
 setup(
     name="fmi",

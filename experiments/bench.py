@@ -711,7 +711,7 @@ def draw(result: Mapping[str, Any], path: Path) -> None:
     bars(top[1], result["layers"], "share_of_peak", 1, "share of the peak", "%.2f")
     bars(top[2], result["layers"], "peak_mb", 1, "MB at peak, libraries included", "%.0f")
     top[0].legend(loc="best", fontsize=8)
-    top[1].set_xlim(0, 1)
+    top[1].set_xlim(0, 1.12)
     if result["growth"]:
         curves(parts[1].subplots(1, 4), result["growth"])
     pictures.write_whole(path, lambda beside: figure.savefig(beside, format="png", dpi=100))
