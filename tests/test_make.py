@@ -1,19 +1,20 @@
 """The Makefile hands its variables to fmi, whose message and status come through."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-HERE = Path(__file__).parent.parent
+HERE = Path(__file__).resolve().parent.parent
+VENV = os.path.relpath(sys.prefix, HERE)  # make cannot take a folder's name with a space
 
 
 def make(*words):
-    ready = Path(sys.prefix) / ".ready"
     if not (Path(sys.prefix) / "bin/fmi").exists():
         pytest.skip("fmi is not installed in a virtual environment")
-    command = ["make", "--no-print-directory", f"VENV={sys.prefix}", "-o", str(ready), *words]
+    command = ["make", "--no-print-directory", f"VENV={VENV}", "-o", f"{VENV}/.ready", *words]
     return subprocess.run(command, cwd=HERE, capture_output=True, text=True, check=False)
 
 
@@ -36,7 +37,7 @@ def test_help_lists_every_word():
 
 
 def test_bench_hands_its_words_on():
-    done = make("-o", f"{sys.prefix}/.bench", "bench", "BENCH=--rounds 0")
+    done = make("-o", f"{VENV}/.bench", "bench", "BENCH=--rounds 0")
     assert done.returncode == 2
     assert "argument --rounds: '0' should be" in done.stderr
 
@@ -55,8 +56,7 @@ def test_bench_goes_on_without_pytorch(tmp_path):
 
 
 def test_unknown_wheel():
-    ready = Path(sys.prefix) / ".ready"
-    command = ["make", f"VENV={sys.prefix}", "MXNET=rocm", "-W", "setup.py", str(ready)]
+    command = ["make", f"VENV={VENV}", "MXNET=rocm", "-W", "setup.py", f"{VENV}/.ready"]
     done = subprocess.run(command, cwd=HERE, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "MXNET=rocm should be cpu or cu112" in done.stderr
