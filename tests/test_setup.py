@@ -124,20 +124,18 @@ def test_two_threads_of_one_core_count_once(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("asked, expected", [(None, "PASSIVE"), ("active", "ACTIVE")])
-def test_waiting_threads_leave_the_cores_to_others_unless_asked(asked, expected):
-    environment = {**os.environ, "OMP_DISPLAY_ENV": "TRUE"}  # libgomp tells what it was given
-    environment.pop("OMP_WAIT_POLICY", None)
+def test_waiting_threads_leave_the_cores_to_others_unless_asked(asked, expected, monkeypatch):
+    monkeypatch.setenv("OMP_DISPLAY_ENV", "TRUE")  # libgomp tells what it was given
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
     if asked:
-        environment["OMP_WAIT_POLICY"] = asked
-    code = "import fmi._mxnet, os; print(os.environ.get('OMP_WAIT_POLICY'))"
-    run = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
-    )
-    assert f"OMP_WAIT_POLICY = '{expected}'" in run.stderr
-    assert run.stdout.strip() == str(asked)
+        monkeypatch.setenv("OMP_WAIT_POLICY", asked)
+    done = run("import fmi._mxnet, os; print(os.environ.get('OMP_WAIT_POLICY'))")
+    assert done.returncode == 0
+    assert f"OMP_WAIT_POLICY = '{expected}'" in done.stderr
+    assert done.stdout.strip() == str(asked)
 
 
-def test_mxnet_computes_on_every_core_and_leaves_no_variable_behind():
+def test_mxnet_computes_on_every_core_and_leaves_no_variable_behind(monkeypatch):
     code = (
         "import ctypes, os, fmi._mxnet as m;"
         "x = m.mx.nd.ones((1, 16, 64, 64)); w = m.mx.nd.ones((16, 16, 3, 3));"
@@ -145,13 +143,10 @@ def test_mxnet_computes_on_every_core_and_leaves_no_variable_behind():
         "threads = ctypes.CDLL('libgomp.so.1').omp_get_max_threads();"
         "print(threads, 'OMP_NUM_THREADS' in os.environ)"
     )
-    environment = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"}
-    for extra, expected in (({}, str(_environment.cores())), ({"OMP_NUM_THREADS": "1"}, "1")):
-        run = subprocess.run(
-            [sys.executable, "-c", code],
-            env={**environment, **extra},
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        assert run.stdout.split() == [expected, str(bool(extra))]
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    for asked, expected in ((None, str(_environment.cores())), ("1", "1")):
+        if asked:
+            monkeypatch.setenv("OMP_NUM_THREADS", asked)
+        done = run(code)
+        assert done.returncode == 0
+        assert done.stdout.split() == [expected, str(bool(asked))]
