@@ -20,8 +20,6 @@ given = $(filter-out $(addsuffix =%,$(OWN)),$(MAKEOVERRIDES))
 
 .DEFAULT_GOAL := help
 TRAINING := experiments/embedded/train.yaml
-DEMO := WEIGHTS=embedded PICTURES=skimage:coffee LONG_EDGE=256
-DEMO_STYLES := skimage:hubble_deep_field,skimage:immunohistochemistry,skimage:retina
 
 .PHONY: help setup demo $(FIGURES) models pictures gallery train-embedded bench doctor \
 	test test-cu112 lint format clean
@@ -45,9 +43,7 @@ $(FIGURES): $(VENV)/.ready ## draw a figure into results/
 	@$(BIN)/fmi draw experiments/$@.yaml $(given)
 
 demo: $(VENV)/.ready ## draw small Figures 3, 4 and 5 without any download
-	@$(BIN)/fmi draw experiments/fig3.yaml $(DEMO) CHAIN=0 RESULTS=results/demo/fig3
-	@$(BIN)/fmi draw experiments/fig4.yaml $(DEMO) RESULTS=results/demo/fig4
-	@$(BIN)/fmi draw experiments/fig5.yaml $(DEMO) STYLES=$(DEMO_STYLES) DENOISE=0.05 RESULTS=results/demo/fig5
+	@$(BIN)/python -m experiments.demo
 	@echo "The sheets:" && ls results/demo/fig*/fig*.png
 
 models: $(VENV)/.ready ## fetch the real VGG-19 (80 MB) into models/

@@ -1,1 +1,1 @@
-"""Scripts around the figures: comparison, gallery, training of the embedded network."""
+"""Scripts around the figures: demo, comparison, gallery, training of the embedded network."""

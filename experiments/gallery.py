@@ -17,14 +17,12 @@ from typing import Callable, Tuple
 
 from PIL import Image
 
-from experiments import presets
+from experiments import demo, presets
 from fmi import pictures, runs
 from fmi.errors import FmiError
 
 HERE = Path(__file__).parent
 QUALITY = 82
-EMBEDDED = ("WEIGHTS=embedded", "PICTURES=skimage:coffee", "LONG_EDGE=256")
-STYLES = "STYLES=skimage:hubble_deep_field,skimage:immunohistochemistry,skimage:retina"
 SHALLOW = "relu1_1,relu2_1,relu3_1"  # what blocks 1 to 3 of VGG-19 reach
 REAL = ("WEIGHTS=vgg19",)
 FIG3 = (*REAL, "LAYERS=relu1_2,relu2_2,relu3_2")
@@ -41,9 +39,9 @@ class Sheet:
 
 
 SHEETS = {
-    "embedded_fig3": Sheet("fig3", (*EMBEDDED, "CHAIN=0")),
-    "embedded_fig4": Sheet("fig4", EMBEDDED),
-    "embedded_fig5": Sheet("fig5", (*EMBEDDED, STYLES, "DENOISE=0.05"), 700),
+    "embedded_fig3": Sheet("fig3", demo.FIGURES["fig3"]),
+    "embedded_fig4": Sheet("fig4", demo.FIGURES["fig4"]),
+    "embedded_fig5": Sheet("fig5", demo.FIGURES["fig5"], 700),
     "vgg19_fig3_chained": Sheet("fig3", (*FIG3, "PICTURES=golden_gate")),
     "vgg19_fig3_eq2": Sheet("fig3", (*FIG3, "PICTURES=golden_gate", "CHAIN=0", "PRECISION=auto")),
     "vgg19_fig3_neckarfront": Sheet("fig3", (*FIG3, "PICTURES=tubingen", "PRECISION=auto")),
