@@ -12,7 +12,7 @@ OWN := PYTHON VENV MXNET BENCH
 TORCH := https://download.pytorch.org/whl/cpu
 
 # The wheel that this machine's GPU and driver allow, else the CPU's.
-detect = $(shell $(PYTHON) -I fmi/_driver.py --wheel 2>/dev/null || echo cpu)
+detect = $(shell $(PYTHON) -I fmi/device/driver.py --wheel 2>/dev/null || echo cpu)
 MXNET ?= $(detect)
 
 FIGURES := fig1 fig2 fig3 fig4 fig5

@@ -436,7 +436,7 @@ def growth_point(work: Job, found: Mapping[str, Any]) -> Dict[str, Any]:
 
 def machine() -> Dict[str, Any]:
     """What a time depends on besides the program."""
-    from fmi import _environment
+    from fmi.device import environment
 
     def said(path: str, word: str) -> Optional[str]:
         with contextlib.suppress(OSError):
@@ -450,13 +450,13 @@ def machine() -> Dict[str, Any]:
             return importlib.metadata.version(package)
         return None
 
-    flags = _environment.cpu_flags()
+    flags = environment.cpu_flags()
     wanted = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
     return {
         "cpu": said("/proc/cpuinfo", "model name"),
         "cores": len(os.sched_getaffinity(0)),
         "flags": [flag for flag in wanted if flag in flags],
-        "amx": _environment.has_amx(),
+        "amx": environment.has_amx(),
         "memory": said("/proc/meminfo", "MemTotal"),
         "load_before": os.getloadavg()[0],
         "omp_num_threads": os.environ.get("OMP_NUM_THREADS"),

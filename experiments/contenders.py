@@ -234,7 +234,7 @@ def network_alone(job: Job, turns: Turns) -> None:
     gradient, the update, the lengths for the stop test, their way to the host, the progress bar.
     """
     from fmi import vgg
-    from fmi._mxnet import compute_type, mx
+    from fmi.device.mxnet import compute_type, mx
 
     arrays = random_arrays(job.layers, job.filters)
     turns.begin()
@@ -265,7 +265,7 @@ def loop_2016(job: Job, turns: Turns) -> None:
     brings the code to the host, subtracts the target there, and carries the difference back as
     the head gradient; the change of the picture is computed on the host.
     """
-    from fmi._mxnet import mx
+    from fmi.device.mxnet import mx
 
     arrays = random_arrays(job.layers, job.filters)
     turns.begin()
@@ -337,7 +337,7 @@ def _torch() -> Any:
 
 
 def _check_bfloat16() -> None:
-    from fmi._environment import cpu_flags
+    from fmi.device.environment import cpu_flags
 
     if "avx512bw" not in cpu_flags():
         raise InputError("bfloat16 needs a CPU with AVX-512")
@@ -411,7 +411,7 @@ def numpy_product(job: Job, turns: Turns) -> None:
 
 def mxnet_product(job: Job, turns: Turns) -> None:
     """MXNet's: ``dot`` in float32; in bfloat16, which it has not, a dense layer without bias."""
-    from fmi._mxnet import BFLOAT16, compute_type, mx
+    from fmi.device.mxnet import BFLOAT16, compute_type, mx
 
     precision = compute_type(job.precision, mx.cpu())
     left, right = (mx.nd.array(matrix, ctx=mx.cpu()) for matrix in _matrices(job))

@@ -10,7 +10,7 @@ from typing import List, Sequence
 
 import numpy as np
 
-from fmi._mxnet import NDArray, mx
+from fmi.device.mxnet import NDArray, mx
 
 
 def isolate(code: NDArray, filters: Sequence[int]) -> NDArray:

@@ -12,7 +12,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from fmi import pictures
-from fmi._mxnet import NDArray, mx
+from fmi.device.mxnet import NDArray, mx
 from fmi.losses import Loss, squared_length
 from fmi.settings import Settings
 from fmi.vgg import Network

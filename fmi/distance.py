@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from fmi import codes, pictures, vgg
-from fmi._mxnet import context, mx
+from fmi.device.mxnet import context, mx
 from fmi.weights import Weights
 
 LAYERS = ("relu1_1", "relu2_1")

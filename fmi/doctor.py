@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any, Dict, List
 
 import fmi
-from fmi import _environment, _gpu, sources
-from fmi._driver import Gpu, driver
+from fmi import sources
+from fmi.device import environment, gpus
+from fmi.device.driver import Gpu, driver
 from fmi.errors import SetupError
 
 TRIED = ((3, 8), (3, 12))  # Python versions that MXNet 1.9.1 has been run with
@@ -28,11 +29,11 @@ sys.path.append({root!r})
 logging.disable(logging.CRITICAL)
 from fmi.errors import SetupError
 try:
-    from fmi import _mxnet
+    from fmi.device import mxnet
 except SetupError as error:
     answer = {{"error": str(error)}}
 else:
-    answer = {{"version": _mxnet.mx.__version__, "amx": _mxnet.AMX}}
+    answer = {{"version": mxnet.mx.__version__, "amx": mxnet.AMX}}
 print(json.dumps(answer))
 """
 
@@ -56,7 +57,7 @@ def examine() -> Dict[str, Any]:
         "driver": _driver(),
         "libraries": [],
         "gpus": [],
-        "amx": {"cpu": _environment.has_amx()},
+        "amx": {"cpu": environment.has_amx()},
         "memory": _memory(),
     }
     mxnet = report["mxnet"]
@@ -64,7 +65,7 @@ def examine() -> Dict[str, Any]:
     advice += _advice_on_python(report)
     if mxnet["error"]:
         advice.append(mxnet["error"])
-    report["libraries"] = [asdict(library) for library in _environment.load_cuda_libraries()]
+    report["libraries"] = [asdict(library) for library in environment.load_cuda_libraries()]
     if mxnet["wheel"] == "mxnet-cu112":
         advice += _advice_on_libraries(report["libraries"])
     report["gpus"] = [_gpu_report(gpu, mxnet) for gpu in driver().gpus]
@@ -76,7 +77,7 @@ def examine() -> Dict[str, Any]:
     report["FMI_CTX"] = os.environ.get("FMI_CTX", "")
     report["device"] = f"gpu({works[0]})" if works else "cpu(0)"
     if report["FMI_CTX"]:
-        chosen = _gpu.parse(report["FMI_CTX"])
+        chosen = gpus.parse(report["FMI_CTX"])
         usable = chosen is not None and (chosen[0] == "cpu" or chosen[1] in works)
         report["device"] = "{}({})".format(*chosen) if chosen and usable else None
         if not usable:
@@ -162,7 +163,7 @@ def _version(package: str) -> str:
 def _mxnet() -> Dict[str, Any]:
     """Which wheel is installed, and what comes of importing it."""
     try:
-        wheel = _environment.installed_wheel()
+        wheel = environment.installed_wheel()
     except SetupError as error:
         return {"wheel": "", "version": "", "error": str(error)}
     about = {"wheel": wheel, "version": _version(wheel), "error": ""}
@@ -177,7 +178,7 @@ def _mxnet() -> Dict[str, Any]:
         return {**about, **json.loads(done.stdout.splitlines()[-1])}
     said = [line for line in done.stderr.splitlines() if line.strip()]
     why = said[-1].strip() if said else f"it ended with status {done.returncode}"
-    again = _environment.pip_install("cpu" if wheel == "mxnet" else "cu112")
+    again = environment.pip_install("cpu" if wheel == "mxnet" else "cu112")
     return {**about, "error": f"{wheel} cannot be imported ({why}): {again} --force-reinstall"}
 
 
@@ -189,12 +190,12 @@ def _driver() -> Dict[str, Any]:
 
 def _gpu_report(gpu: Gpu, mxnet: Dict[str, Any]) -> Dict[str, Any]:
     about = {**asdict(gpu), "capability": "{}.{}".format(*gpu.capability), "served": gpu.served}
-    problem = mxnet["error"] if gpu.served else _gpu.unserved(gpu)
+    problem = mxnet["error"] if gpu.served else gpus.unserved(gpu)
     trial = None
     if not problem:
-        problem = _gpu.problem(gpu.index)
+        problem = gpus.problem(gpu.index)
         if mxnet["wheel"] == "mxnet-cu112" and not driver().problem():
-            trial = asdict(_gpu.trial(gpu.index))
+            trial = asdict(gpus.trial(gpu.index))
     return {**about, "works": not problem, "problem": problem, "trial": trial}
 
 
@@ -213,7 +214,7 @@ def _advice_on_python(report: Dict[str, Any]) -> List[str]:
         advice.append("NumPy is not installed: pip install 'numpy<2'")
     else:
         try:
-            _environment.check_numpy(numpy)
+            environment.check_numpy(numpy)
         except SetupError as error:
             if str(error) != report["mxnet"]["error"]:
                 advice.append(str(error))
@@ -224,13 +225,13 @@ def _advice_on_libraries(libraries: List[Dict[str, Any]]) -> List[str]:
     advice = []
     missing = [library["name"] for library in libraries if not library["path"]]
     if missing:
-        install = _environment.pip_install("cu112")
+        install = environment.pip_install("cu112")
         advice.append(f"CUDA libraries are missing ({', '.join(missing)}): {install}")
-    both = _environment.shared_with_cuda_12()
+    both = environment.shared_with_cuda_12()
     if both:
         advice.append(
             f"{', '.join(both)} (CUDA 12) may have written over CUDA 11's libraries: pip uninstall"
-            f" -y {' '.join(both)} && {_environment.pip_install('cu112')} --force-reinstall"
+            f" -y {' '.join(both)} && {environment.pip_install('cu112')} --force-reinstall"
         )
     return advice
 

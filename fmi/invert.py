@@ -41,7 +41,7 @@ import fmi
 from fmi import codes, descent, losses, pictures, vgg
 from fmi import settings as presets
 from fmi import weights as weights_
-from fmi._mxnet import (
+from fmi.device.mxnet import (
     Context,
     NDArray,
     compute_type,
@@ -84,7 +84,7 @@ class Options:
         the first GPU that works, else the CPU.
     precision
         ``"float32"``, ``"bfloat16"``, ``"float16"``, or ``"auto"``
-        (see :func:`fmi._mxnet.compute_type`).
+        (see :func:`fmi.device.mxnet.compute_type`).
     progress
         Whether to show a progress bar; ``None``: in a terminal or a notebook.
     callback

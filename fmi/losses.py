@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Callable, Mapping, Sequence, Tuple
 
 from fmi import codes
-from fmi._mxnet import NDArray, mx
+from fmi.device.mxnet import NDArray, mx
 
 
 def squared_length(batch: NDArray) -> NDArray:

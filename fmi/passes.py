@@ -18,7 +18,7 @@ from typing import Any, Dict, Iterator, List, Mapping, Sequence, Tuple
 
 import numpy as np
 
-from fmi._mxnet import NDArray, mx
+from fmi.device.mxnet import NDArray, mx
 
 CHANNELS = 16  # oneDNN is slow for gradients of 3 channels; the others' kernels are 0
 

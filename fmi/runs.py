@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 from fmi import codes, figures, invert, pictures, sources, vgg
 from fmi import settings as presets
 from fmi import weights as weights_
-from fmi._mxnet import compute_type, context
+from fmi.device.mxnet import compute_type, context
 from fmi.errors import InputError, unknown
 
 log = logging.getLogger(__name__)

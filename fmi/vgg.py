@@ -10,7 +10,7 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 
-from fmi._mxnet import BFLOAT16, Context, NDArray, mx
+from fmi.device.mxnet import BFLOAT16, Context, NDArray, mx
 from fmi.errors import InputError, unknown
 from fmi.losses import Loss
 from fmi.passes import Passes, turned_weights

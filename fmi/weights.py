@@ -574,7 +574,7 @@ def activations(weights: Weights, picture: np.ndarray) -> Dict[str, float]:
     picture
         (H, W, 3) uint8 RGB.
     """
-    from fmi._mxnet import context, mx
+    from fmi.device.mxnet import context, mx
 
     names = [name.replace("conv", "relu") for name in weights.covers]
     if not names:

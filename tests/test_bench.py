@@ -14,7 +14,7 @@ from PIL import Image
 
 from experiments import bench, contenders
 from fmi import descent, losses, settings, vgg
-from fmi._mxnet import mx
+from fmi.device.mxnet import mx
 from fmi.errors import InputError
 
 HERE = Path(__file__).parent.parent

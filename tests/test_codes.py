@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from fmi import codes
-from fmi._mxnet import mx
+from fmi.device.mxnet import mx
 
 SHAPE = (1, 5, 3, 4)
 code_arrays = arrays(np.float32, SHAPE, elements=st.floats(0, 1000, width=32))

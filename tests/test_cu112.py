@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from fmi import _environment, _mxnet
-from fmi._driver import HIGHEST, LOWEST, driver
+from fmi.device import environment as _environment
+from fmi.device import mxnet as _mxnet
+from fmi.device.driver import HIGHEST, LOWEST, driver
 from fmi.errors import InputError
 
 if _environment.installed_wheel() != "mxnet-cu112":
@@ -127,7 +128,7 @@ def test_without_a_gpu_the_cpu_is_used_and_a_gpu_refused():
 
 def test_without_a_driver_the_import_says_so_in_one_line():
     """Without the folder of the stub, that is, on a machine that has no driver."""
-    done = run("from fmi._driver import driver; print(driver().path)", LD_LIBRARY_PATH="")
+    done = run("from fmi.device.driver import driver; print(driver().path)", LD_LIBRARY_PATH="")
     if done.stdout.strip():
         pytest.skip("there is a driver")
     done = run("import fmi.invert", LD_LIBRARY_PATH="")

@@ -16,7 +16,7 @@ QUICK = {"long_edge": 48, "progress": False}
 
 
 def test_learning_rate_falls_every_ten_steps_as_mxnets_schedule_does():
-    from fmi._mxnet import mx
+    from fmi.device.mxnet import mx
 
     schedule = mx.lr_scheduler.FactorScheduler(step=10, factor=0.9, base_lr=0.1)
     for step in range(1, 45):
@@ -42,7 +42,7 @@ def scaled(gradient, size):
 
 @pytest.mark.parametrize("preset", [CODE, FAST])
 def test_update_is_the_formula(preset):
-    from fmi._mxnet import mx
+    from fmi.device.mxnet import mx
 
     chosen = replace(preset, steps=20, decay_every=2, weight_decay=0.01)
     random = np.random.RandomState(0)
@@ -65,7 +65,7 @@ def test_update_is_the_formula(preset):
 @settings(deadline=None, max_examples=30)
 @given(st.integers(0, 2**31), st.floats(-12, 12), st.floats(0.01, 100))
 def test_a_scaled_gradient_keeps_its_direction_and_forgets_its_length(seed, decades, size):
-    from fmi._mxnet import mx
+    from fmi.device.mxnet import mx
 
     gradient = np.random.RandomState(seed).normal(size=(3, 3, 4, 5)).astype(np.float32)
     gradient[1] *= 10**decades  # each picture by itself

@@ -11,9 +11,12 @@ import sys
 import numpy as np
 import pytest
 
-from fmi import _environment, _gpu, _mxnet, doctor, sources
-from fmi._driver import Driver, Gpu
-from fmi._environment import Library
+from fmi import doctor, sources
+from fmi.device import environment as _environment
+from fmi.device import gpus as _gpu
+from fmi.device import mxnet as _mxnet
+from fmi.device.driver import Driver, Gpu
+from fmi.device.environment import Library
 
 A10 = Gpu(0, "NVIDIA A10", (8, 6), 24 << 30)
 DRIVER = Driver(path="/usr/lib/libcuda.so.1", version="535.129.03", cuda=12020, gpus=(A10,))
@@ -274,7 +277,7 @@ def test_a_library_that_is_nowhere(library):
 def test_libraries_of_the_cpu_wheel_are_left_alone():
     if _environment.installed_wheel() != "mxnet":
         pytest.skip("the CPU wheel is not installed")
-    code = "import fmi._mxnet; print(open('/proc/self/maps').read().count('libcud'))"
+    code = "import fmi.device.mxnet; print(open('/proc/self/maps').read().count('libcud'))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "0\n"
 

@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("scipy")
 
 from experiments.embedded import dataset, evaluate, export, network, textures, train  # noqa: E402
-from fmi._mxnet import mx  # noqa: E402
+from fmi.device.mxnet import mx  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
 EMBEDDED = ROOT / "models" / "embedded.npz"

@@ -17,8 +17,12 @@ import pytest
 
 import fmi.invert
 import fmi.vgg
-from fmi import _driver, _environment, _gpu, _mxnet, _trial
-from fmi._driver import Driver, Gpu
+from fmi.device import driver as _driver
+from fmi.device import environment as _environment
+from fmi.device import gpus as _gpu
+from fmi.device import mxnet as _mxnet
+from fmi.device import trial as _trial
+from fmi.device.driver import Driver, Gpu
 from fmi.errors import InputError, SetupError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -145,7 +149,7 @@ def test_a_gpu_beside_the_cpu_wheel_is_said_even_if_nobody_listens(fake_cuda):
         pytest.skip("the CPU wheel is not installed")
     environment = {**os.environ, "LD_LIBRARY_PATH": str(fake_cuda["fake_cuda"]), "FMI_CTX": ""}
     done = subprocess.run(
-        [sys.executable, "-c", "from fmi import _mxnet; print(_mxnet.context())"],
+        [sys.executable, "-c", "from fmi.device import mxnet; print(mxnet.context())"],
         env=environment,
         capture_output=True,
         text=True,
@@ -369,7 +373,7 @@ def test_without_a_gpu_only_who_expects_one_is_warned(machine, caplog, wheel, le
     assert str(_mxnet.context()) == "cpu(0)"
     assert caplog.record_tuples == [
         (
-            "fmi._mxnet",
+            "fmi.device.mxnet",
             level,
             "computing on the CPU: there is no NVIDIA GPU and no driver (libcuda.so.1 is not"
             " found)",

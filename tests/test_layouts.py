@@ -15,7 +15,7 @@ import pytest
 import weight_files as files
 
 from fmi import layouts, vgg, weights
-from fmi._mxnet import context, mx
+from fmi.device.mxnet import context, mx
 from fmi.errors import InputError
 from fmi.pictures import from_rgb
 

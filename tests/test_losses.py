@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fmi import losses
-from fmi._mxnet import mx
+from fmi.device.mxnet import mx
 
 SHAPE = (2, 3, 4, 5)
 

@@ -5,7 +5,7 @@ import oracle
 import pytest
 
 from fmi import losses, passes, vgg
-from fmi._mxnet import AMX, mx
+from fmi.device.mxnet import AMX, mx
 
 LAYERS = [
     ["relu1_1"],

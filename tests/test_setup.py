@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-from fmi import _environment, _mxnet
+from fmi.device import environment as _environment
+from fmi.device import mxnet as _mxnet
 from fmi.errors import InputError, SetupError
 
 
@@ -129,7 +130,7 @@ def test_waiting_threads_leave_the_cores_to_others_unless_asked(asked, expected,
     monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
     if asked:
         monkeypatch.setenv("OMP_WAIT_POLICY", asked)
-    done = run("import fmi._mxnet, os; print(os.environ.get('OMP_WAIT_POLICY'))")
+    done = run("import fmi.device.mxnet, os; print(os.environ.get('OMP_WAIT_POLICY'))")
     assert done.returncode == 0
     assert f"OMP_WAIT_POLICY = '{expected}'" in done.stderr
     assert done.stdout.strip() == str(asked)
@@ -137,7 +138,7 @@ def test_waiting_threads_leave_the_cores_to_others_unless_asked(asked, expected,
 
 def test_mxnet_computes_on_every_core_and_leaves_no_variable_behind(monkeypatch):
     code = (
-        "import ctypes, os, fmi._mxnet as m;"
+        "import ctypes, os, fmi.device.mxnet as m;"
         "x = m.mx.nd.ones((1, 16, 64, 64)); w = m.mx.nd.ones((16, 16, 3, 3));"
         "m.mx.nd.Convolution(x, w, no_bias=True, kernel=(3, 3), num_filter=16).wait_to_read();"
         "threads = ctypes.CDLL('libgomp.so.1').omp_get_max_threads();"

@@ -9,8 +9,10 @@ import oracle
 import pytest
 from conftest import random_arrays
 
-from fmi import _environment, _mxnet, vgg
-from fmi._mxnet import mx
+from fmi import vgg
+from fmi.device import environment as _environment
+from fmi.device import mxnet as _mxnet
+from fmi.device.mxnet import mx
 from fmi.errors import InputError
 
 
@@ -98,7 +100,7 @@ def test_bfloat16_gives_nearly_the_same_codes_in_float32(arrays):
 
 def test_amx_leaves_nothing_behind_for_processes_started_from_here():
     assert "DNNL_MAX_CPU_ISA" not in os.environ
-    code = "from fmi import _mxnet; print(_mxnet.AMX)"
+    code = "from fmi.device import mxnet; print(mxnet.AMX)"
     run = [sys.executable, "-c", code]
     for value, wanted in [("0", "False"), ("1", str(_mxnet.AMX))]:
         environment = {**os.environ, "FMI_AMX": value, "PYTHONWARNINGS": "ignore"}

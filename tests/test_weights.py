@@ -240,7 +240,7 @@ def test_convert_keeps_the_network(place):
 
 def gatys_scaled(arrays, picture):
     """As Gatys et al. did: divide each filter by its mean activation, mend the next layer."""
-    from fmi._mxnet import context, mx
+    from fmi.device.mxnet import context, mx
     from fmi.pictures import from_rgb
 
     scaled, previous = {}, np.ones(3)

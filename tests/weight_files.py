@@ -92,7 +92,7 @@ def params_legacy(arrays):
 
 
 def _mxnet_saved(arrays, folder):
-    from fmi._mxnet import mx
+    from fmi.device.mxnet import mx
 
     path = folder / "saved.params"
     mx.nd.save(str(path), {key: mx.nd.array(value) for key, value in arrays.items()})

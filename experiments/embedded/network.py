@@ -12,7 +12,7 @@ from typing import Any, Dict, List, Mapping, Sequence, Tuple
 import numpy as np
 
 from experiments.embedded.dataset import SCALE
-from fmi._mxnet import mx
+from fmi.device.mxnet import mx
 
 REPEATS = (2, 2, 4, 4, 4)  # convolutions in the five blocks of VGG-19
 HEADS = (2, 3, 4)  # blocks (counted from 0) with a classifier: relu3_4, relu4_4, relu5_4

@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from experiments.embedded.dataset import Phase, batch, clean_crops, draw_canvases
 from experiments.embedded.network import TextureNet
-from fmi._mxnet import mx
+from fmi.device.mxnet import mx
 
 log = logging.getLogger(__name__)
 

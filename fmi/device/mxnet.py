@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Optional, Union
 
 import numpy as np
 
-from fmi import _environment, _gpu
-from fmi._driver import driver
+from fmi.device import environment, gpus
+from fmi.device.driver import driver
 from fmi.errors import InputError, SetupError, unknown
 
 log = logging.getLogger(__name__)
@@ -31,7 +31,7 @@ ENVIRONMENT = {
 
 def _mend_numpy() -> None:
     """Give NumPy 1.24-1.26 back the alias ``np.bool``, which MXNet asks for at import."""
-    _environment.check_numpy(np.__version__)
+    environment.check_numpy(np.__version__)
     vars(np).setdefault("bool", bool)  # not hasattr: it warns
 
 
@@ -45,7 +45,7 @@ def _switch_on_amx() -> bool:
     variable = "DNNL_MAX_CPU_ISA"
     if os.environ.get("FMI_AMX") == "0" or variable in os.environ:
         return False
-    if not _environment.has_amx():
+    if not environment.has_amx():
         return False
     arch_prctl, request_permission, tile_data = 158, 0x1023, 18
     if ctypes.CDLL(None).syscall(arch_prctl, request_permission, tile_data) != 0:
@@ -82,7 +82,7 @@ def compute_type(precision: str, ctx: Context) -> str:
     if precision == "auto":
         precision = "bfloat16" if AMX and on_cpu else "float32"
         log.info("precision auto: %s", precision)
-    if precision == "bfloat16" and not (on_cpu and "avx512bw" in _environment.cpu_flags()):
+    if precision == "bfloat16" and not (on_cpu and "avx512bw" in environment.cpu_flags()):
         raise InputError("precision='bfloat16' needs a CPU with AVX-512; use 'float32' or 'auto'")
     if precision == "float16" and on_cpu:
         raise InputError("precision='float16' needs a GPU; use 'float32' or 'auto'")
@@ -90,23 +90,23 @@ def compute_type(precision: str, ctx: Context) -> str:
 
 
 def _import_mxnet():  # type: ignore[no-untyped-def]  # MXNet has no type hints
-    wheel = _environment.installed_wheel()
+    wheel = environment.installed_wheel()
     os.environ.setdefault("MXNET_CPU_TEMP_COPY", "1")  # not four work spaces, half a GB each
     _mend_numpy()
-    _environment.check_distutils()
+    environment.check_distutils()
     if wheel == "mxnet-cu112":
         for name, value in ENVIRONMENT.items():
             os.environ.setdefault(name, value)
-        _environment.load_cuda_libraries()
+        environment.load_cuda_libraries()
     # By itself it computes on half of the cores, taking them for two each; and its threads wait
     # actively, which makes it many times as slow where another process wants the cores too.
-    threads = _environment.variable("OMP_NUM_THREADS", str(_environment.cores()))
-    waiting = _environment.variable("OMP_WAIT_POLICY", "PASSIVE")
+    threads = environment.variable("OMP_NUM_THREADS", str(environment.cores()))
+    waiting = environment.variable("OMP_WAIT_POLICY", "PASSIVE")
     try:
         with threads, waiting:
             import mxnet
     except OSError as error:
-        text = _environment.import_problem(wheel, str(error), driver())
+        text = environment.import_problem(wheel, str(error), driver())
         raise SetupError(text) from error
     return mxnet
 
@@ -126,22 +126,22 @@ else:
 
 def gpu_works(index: int) -> bool:
     """Whether a small convolution runs on GPU `index`; tried once."""
-    return not _gpu.problem(index)
+    return not gpus.problem(index)
 
 
 @functools.lru_cache(maxsize=None)
 def _best_context() -> Context:
-    gpus = driver().gpus
+    found = driver().gpus
     problems = []
-    for index in range(len(gpus) or 1):
-        problem = _gpu.problem(index)
+    for index in range(len(found) or 1):
+        problem = gpus.problem(index)
         if not problem:
-            log.info("computing on gpu(%d): %s", index, gpus[index])
+            log.info("computing on gpu(%d): %s", index, found[index])
             return mx.gpu(index)
         problems.append(problem)
         log.debug("gpu(%d): %s", index, problem)
     # Where a GPU was to be expected, its absence is said even if nobody listens to the log.
-    expected = driver().hardware or gpus or _environment.installed_wheel() == "mxnet-cu112"
+    expected = driver().hardware or found or environment.installed_wheel() == "mxnet-cu112"
     log.log(logging.WARNING if expected else logging.INFO, "computing on the CPU: %s", problems[0])
     return mx.cpu()
 
@@ -166,13 +166,13 @@ def context(ctx: Union[None, str, Context] = None) -> Context:
         asked, ctx = "FMI_CTX", os.environ["FMI_CTX"]
     if ctx is None:
         return _best_context()
-    device = _gpu.parse(str(ctx))
+    device = gpus.parse(str(ctx))
     if device is None:
         where = "" if asked == "ctx" else f" in {asked}"
         raise InputError(f"unknown device {str(ctx)!r}{where}; use 'cpu', 'gpu' or 'gpu(1)'")
     kind, index = device
     if kind == "gpu":
-        problem = _gpu.problem(index)
+        problem = gpus.problem(index)
         if problem:
             raise InputError(
                 f"{asked}='gpu({index})' asks for a GPU that MXNet cannot use here: {problem};"
@@ -193,7 +193,7 @@ def free_memory(ctx: Context) -> int:
         with contextlib.suppress(mx.MXNetError):
             free = mx.context.gpu_memory_info(ctx.device_id)[0]
     else:
-        free = _environment.free_main_memory()
+        free = environment.free_main_memory()
     return 2 << 30 if free is None else int(free)
 
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import FrozenSet, Iterator, List, Optional
 
-from fmi._driver import UPDATE, Driver, loaded_path
+from fmi.device.driver import UPDATE, Driver, loaded_path
 from fmi.errors import SetupError
 
 log = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ CUDA_LIBRARIES = {
 
 def pip_install(extra: str) -> str:
     """The command that installs an extra of this package, ``"cpu"`` or ``"cu112"``."""
-    root = Path(__file__).resolve().parent.parent
+    root = Path(__file__).resolve().parents[2]
     if extra == "cpu":
         return "pip install 'mxnet==1.9.1'"
     checkout = (root / "setup.py").is_file()

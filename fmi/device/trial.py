@@ -1,7 +1,7 @@
 """A small convolution on a GPU, forward and backward, compared with the CPU's.
 
-Run in a process of its own (see :mod:`fmi._gpu`), because a kernel that the GPU cannot run aborts
-the process.
+Run in a process of its own (see :mod:`fmi.device.gpus`), because a kernel that the GPU cannot run
+aborts the process.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import List
 
 import numpy as np
 
-from fmi._mxnet import Context, mx
+from fmi.device.mxnet import Context, mx
 
 TOLERANCE = 1e-2  # relative; rounding to TF32 would be about 1e-3
 

@@ -16,14 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional, Tuple
 
-from fmi import _environment
-from fmi._driver import HIGHEST, LOWEST, Gpu, driver
+from fmi.device import environment
+from fmi.device.driver import HIGHEST, LOWEST, Gpu, driver
 
 log = logging.getLogger(__name__)
 
 PATIENCE = 300  # seconds that a trial may take; the first use of a GPU can be slow
-ROOT = Path(__file__).resolve().parent.parent
-TRIAL = "import sys; sys.path.append({root!r}); from fmi import _trial; _trial.main({index})"
+ROOT = Path(__file__).resolve().parents[2]
+TRIAL = "import sys; sys.path.append({root!r}); from fmi.device import trial; trial.main({index})"
 IN_USE = ("out of memory", "ALLOC_FAILED", "busy or unavailable", "exclusive")
 
 
@@ -56,10 +56,10 @@ def parse(device: str) -> Optional[Tuple[str, int]]:
 def problem(index: int) -> str:
     """Why MXNet cannot compute on GPU `index`, and the command that mends it; empty if it can."""
     found = driver()
-    wheel = _environment.installed_wheel()
+    wheel = environment.installed_wheel()
     if wheel == "mxnet" and found.wheel() == "cu112":
         names = ", ".join(str(gpu) for gpu in found.gpus if gpu.served)
-        return f"{names} is here, but MXNet's CPU wheel is installed: {_environment.to_cu112()}"
+        return f"{names} is here, but MXNet's CPU wheel is installed: {environment.to_cu112()}"
     if found.problem():
         return found.problem()
     if index >= len(found.gpus):
