@@ -701,7 +701,7 @@ def draw(result: Mapping[str, Any], path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    from fmi import pictures
+    from fmi import files
 
     rows = 2 if result["growth"] else 1
     figure = pyplot.figure(figsize=(18, 5 * rows), layout="constrained")
@@ -714,7 +714,7 @@ def draw(result: Mapping[str, Any], path: Path) -> None:
     top[1].set_xlim(0, 1.12)
     if result["growth"]:
         curves(parts[1].subplots(1, 4), result["growth"])
-    pictures.write_whole(path, lambda beside: figure.savefig(beside, format="png", dpi=100))
+    files.write_whole(path, lambda beside: figure.savefig(beside, format="png", dpi=100))
     pyplot.close(figure)
 
 
@@ -839,12 +839,12 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     """Measure, print, write; the exit status is 2 for a mistake in the input, 130 for Ctrl-C."""
     chosen = parsed(arguments)
     try:
-        from fmi import pictures
+        from fmi import files
 
         plan = planned(chosen)
         make_folder(chosen.out)  # not after all the work
         result = measure(plan, show)
-        pictures.save_json(chosen.out / "bench.json", result)
+        files.save_json(chosen.out / "bench.json", result)
         draw(result, chosen.out / "bench.png")
     except FmiError as error:
         sys.stderr.write(f"bench: {error}\n")

@@ -18,7 +18,7 @@ from typing import Callable, Tuple
 from PIL import Image
 
 from experiments import demo, presets
-from fmi import pictures, runs
+from fmi import files, runs
 from fmi.errors import FmiError
 
 HERE = Path(__file__).parent
@@ -63,7 +63,7 @@ def draw(name: str) -> Path:
     with Image.open(png) as image:
         height = round(image.height * sheet.width / image.width)
         small = image.convert("RGB").resize((sheet.width, height), Image.Resampling.LANCZOS)
-    pictures.write_whole(
+    files.write_whole(
         target, lambda beside: small.save(beside, "JPEG", quality=QUALITY, optimize=True)
     )
     return target

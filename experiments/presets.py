@@ -18,7 +18,7 @@ from typing import Any, Dict, List, Sequence
 import numpy as np
 from tqdm.auto import tqdm
 
-from fmi import figures, invert, pictures, runs
+from fmi import figures, files, invert, runs
 from fmi.errors import FmiError
 
 NAMES = ("code", "fast")
@@ -68,7 +68,7 @@ def compare(run: runs.Experiment) -> Path:
     tqdm.write(f"the same loss in half the time: {good} of {len(table)}; median time {middle:.2f}")
     stem = run.results / "presets"
     text = json.dumps(table, indent=1) + "\n"
-    pictures.write_whole(stem.with_suffix(".json"), lambda beside: beside.write_text(text))
+    files.write_whole(stem.with_suffix(".json"), lambda beside: beside.write_text(text))
     rows = [(layer, name) for layer in run["layers"] for name in NAMES]
     panels = [
         [np.asarray(pairs[f"{layer} {index}"][name].image) for index in run["filters"]]

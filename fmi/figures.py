@@ -12,7 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
-from fmi import pictures
+from fmi import files
 
 PANEL_INCHES = 2.5  # width of a panel on the sheet
 DPI = 200
@@ -145,9 +145,9 @@ def warped(pixels: np.ndarray, size: Tuple[int, int]) -> np.ndarray:
 def save(figure: Figure, stem: Path) -> Tuple[Path, Path]:
     """Write ``stem.png`` and ``stem.pdf``, without dates, so that equal figures are equal files."""
     png, pdf = stem.with_suffix(".png"), stem.with_suffix(".pdf")
-    pictures.write_whole(
+    files.write_whole(
         png, lambda beside: figure.savefig(beside, format="png", metadata={"Software": None})
     )
     undated = {"CreationDate": None, "Producer": None, "Creator": None}
-    pictures.write_whole(pdf, lambda beside: figure.savefig(beside, format="pdf", metadata=undated))
+    files.write_whole(pdf, lambda beside: figure.savefig(beside, format="pdf", metadata=undated))
     return png, pdf

@@ -38,7 +38,7 @@ import numpy as np
 from PIL import Image
 
 import fmi
-from fmi import codes, descent, losses, pictures, vgg
+from fmi import codes, descent, files, losses, pictures, vgg
 from fmi import settings as presets
 from fmi import weights as weights_
 from fmi.device.mxnet import (
@@ -177,7 +177,7 @@ class Inversion:
             pictures.save_png(raw, np.asarray(self.undenoised), {"fmi": text})
         pictures.save_png(path, np.asarray(self.image), {"fmi": text})
         record = {**self.describe(), "loss": self.loss, **extra}
-        pictures.save_json(path.with_suffix(".json"), record)
+        files.save_json(path.with_suffix(".json"), record)
 
     def _repr_png_(self) -> bytes:
         """What Jupyter shows."""
@@ -654,7 +654,7 @@ class _Lab:
         record = {**self.record, **label}
         if self.options.init is not None:
             values = np.ascontiguousarray(self.options.init, dtype=np.float32)
-            record["init"] = pictures.digest(values)
+            record["init"] = files.array_digest(values)
         return Inversion(
             array=pictures.to_rgb(found.image, self.weights.mean),
             loss=found.loss,

@@ -10,18 +10,18 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import io
-import json
 import logging
 import os
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Dict, Mapping, Optional, Sequence, Tuple, Union
+from typing import Dict, Optional, Sequence, Tuple, Union
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
+from fmi import files
 from fmi.errors import InputError, unknown
 
 log = logging.getLogger(__name__)
@@ -124,13 +124,7 @@ def read(source: Source) -> Picture:
 
 
 def _from_pixels(pixels: np.ndarray, name: str) -> Picture:
-    return Picture(pixels, name, digest(pixels))
-
-
-def digest(array: np.ndarray) -> str:
-    """sha256 of an array's shape and values."""
-    content = repr(array.shape).encode() + np.ascontiguousarray(array).tobytes()
-    return hashlib.sha256(content).hexdigest()
+    return Picture(pixels, name, files.array_digest(pixels))
 
 
 def _damaged(name: object, error: Exception) -> str:
@@ -345,36 +339,4 @@ def save_png(
     def write(beside: Path) -> None:
         Image.fromarray(pixels).save(beside, format="PNG", pnginfo=info)
 
-    write_whole(Path(path), write)
-
-
-def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a file beside `path` and rename it, so that no half-written file stays.
-
-    Raises
-    ------
-    InputError
-        If the file cannot be written.
-    """
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write(beside)
-        beside.replace(path)
-    except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror or error}") from None
-    finally:
-        if beside.exists():
-            beside.unlink()
-
-
-def save_json(path: Path, record: Mapping[str, Any]) -> None:
-    """Write plain data as JSON, whole or not at all.
-
-    Raises
-    ------
-    InputError
-        If the file cannot be written.
-    """
-    lines = json.dumps(record, indent=1, sort_keys=True) + "\n"
-    write_whole(path, lambda beside: beside.write_text(lines, encoding="utf-8"))
+    files.write_whole(Path(path), write)

@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 from tqdm.auto import tqdm
 
-from fmi import codes, figures, invert, pictures, sources, vgg
+from fmi import codes, figures, files, invert, pictures, sources, vgg
 from fmi import settings as presets
 from fmi import weights as weights_
 from fmi.device.mxnet import compute_type, context
@@ -392,7 +392,7 @@ def _fig1(run: Experiment) -> List[figures.Block]:
         panels.append(figures.tiles(maps))
         pictures.save_png(run.results / f"{stem}.png", panels[-1])
         shown = {"layer": layer, "picture": file.stem, "first_map": first, "maps": len(maps)}
-        pictures.save_json(run.results / f"{stem}.json", {"title": title, **shown})
+        files.save_json(run.results / f"{stem}.json", {"title": title, **shown})
     caption = f"{_title(file)}, {layer}: feature maps {first}-{first + len(maps) - 1} of {channels}"
     return [
         figures.Block([panels], columns=[title for title, _ in stages.values()], caption=caption)

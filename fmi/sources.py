@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import errno
 import functools
-import hashlib
 import logging
 import os
 import shutil
@@ -23,6 +22,7 @@ from typing import IO, Any, Dict, List, Mapping, Optional, Tuple
 
 import yaml
 
+from fmi import files
 from fmi.errors import FetchError, unknown
 
 log = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ class Source:
     def matches(self, path: Path) -> bool:
         """Whether the file has the digest of this source."""
         kind, expected = self.digest.split(":")
-        return file_digest(path, kind).startswith(expected)
+        return files.file_digest(path, kind).startswith(expected)
 
 
 @dataclass(frozen=True)
@@ -217,31 +217,9 @@ def candidates() -> List[Path]:
     ]
 
 
-def digests(data: bytes) -> Dict[str, str]:
-    """All kinds of digest that the tables use, in hexadecimal."""
-    blob = b"blob %d\0" % len(data)
-    return {
-        "sha256": hashlib.sha256(data).hexdigest(),
-        "sha1": hashlib.sha1(data).hexdigest(),
-        "md5": hashlib.md5(data).hexdigest(),
-        "git": hashlib.sha1(blob + data).hexdigest(),
-    }
-
-
-def file_digest(path: Path, kind: str) -> str:
-    """A file's digest; `kind` as in :func:`digests`."""
-    made = hashlib.new("sha1" if kind == "git" else kind)
-    if kind == "git":
-        made.update(b"blob %d\0" % path.stat().st_size)
-    with path.open("rb") as stream:
-        for chunk in iter(lambda: stream.read(1 << 20), b""):
-            made.update(chunk)
-    return made.hexdigest()
-
-
 def identify(data: bytes, table: Mapping[str, Source]) -> Optional[Source]:
     """The source that these bytes are, by digest."""
-    made = digests(data)
+    made = files.digests(data)
     for source in table.values():
         kind, expected = source.digest.split(":")
         if made[kind].startswith(expected):
@@ -391,7 +369,8 @@ def _download(source: Source, url: str, target: Path, sink: _Sink, patience: Pat
             sink.worth_another_try = sink.received < sink.least  # cut short, and nobody noticed
             kind, expected = source.digest.split(":")
             raise _Wrong(
-                f"{sink.received} bytes with {kind} {file_digest(beside, kind)}, not {expected}"
+                f"{sink.received} bytes with {kind} {files.file_digest(beside, kind)},"
+                f" not {expected}"
             )
         beside.chmod(0o644)  # mkstemp's files are for their owner alone
         beside.replace(target)

@@ -17,7 +17,7 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 
-from fmi import layouts, pictures, sources, vgg
+from fmi import files, layouts, pictures, sources, vgg
 from fmi.errors import InputError, unknown
 from fmi.sources import Layout, Source
 
@@ -278,7 +278,7 @@ def _read(path: Path, _state: Tuple[int, int, int]) -> Weights:
     return Weights(
         name=path.stem,
         path=path,
-        sha256=sources.digests(data)["sha256"],
+        sha256=files.digests(data)["sha256"],
         mean=colour,
         arrays=one_form,
         format=form,
@@ -560,7 +560,7 @@ def convert(path: Union[str, Path], out: Union[str, Path]) -> Weights:
                 with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
                     np.lib.format.write_array(member, array, allow_pickle=False)
 
-    pictures.write_whole(out, write)
+    files.write_whole(out, write)
     return read(out)
 
 
@@ -646,7 +646,7 @@ def survey() -> str:
     known = {source.file for source in sources.models().values()}
     for path in sources.candidates():
         if path.name not in known:
-            digest = sources.file_digest(path, "sha256")
+            digest = files.file_digest(path, "sha256")
             lines += [f"{path}: unknown digest", f"    sha256:{digest}"]
     path = embedded_path()
     state = f"here: {path}" if path.is_file() else "not here"

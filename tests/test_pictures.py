@@ -7,7 +7,7 @@ import pytest
 from conftest import CAFFE_MEAN
 from PIL import Image
 
-from fmi import pictures
+from fmi import files, pictures
 from fmi.errors import InputError
 
 
@@ -115,5 +115,5 @@ def test_nothing_half_written_stays(tmp_path):
         raise OSError(28, "No space left on device")
 
     with pytest.raises(InputError, match="x.png cannot be written: No space left on device"):
-        pictures.write_whole(tmp_path / "x.png", fails)
+        files.write_whole(tmp_path / "x.png", fails)
     assert list(tmp_path.iterdir()) == []
