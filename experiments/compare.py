@@ -3,7 +3,7 @@
     python -m experiments.compare results/fig3/golden_gate feature_map_golden_gate.png
 
 The published figure is output/feature_map_golden_gate.png of
-github.com/xzqjack/FeatureMapInversion. Prints the distance (fmi.distance) of each panel to its
+github.com/xzqjack/FeatureMapInversion. Prints the distance (fmi.evidence) of each panel to its
 published one, whether that one is the nearest of all, and the median.
 """
 
@@ -17,7 +17,7 @@ from typing import Dict, Tuple
 import numpy as np
 from PIL import Image
 
-from fmi import distance, weights
+from fmi import evidence, weights
 from fmi.errors import FmiError, InputError
 
 LEFT = (69, 344, 620, 896, 1172)  # of filters 0-4 in the published figure, in pixels
@@ -36,7 +36,7 @@ def published(path: Path) -> Panels:
         raise InputError(f"the published figure {path} cannot be read: {error}") from None
     if sheet.shape[:2] != SIZE[::-1]:
         raise InputError(f"{path} is not the published Fig. 3: it should have {SIZE} pixels")
-    width, height = distance.SIZE
+    width, height = evidence.SIZE
     return {
         (layer, index): sheet[top : top + height, left : left + width]
         for layer, top in TOP.items()
@@ -64,7 +64,7 @@ def compare(
     """Each panel's distance to its published one, and whether no other of those rows is nearer."""
     layers = {layer for layer, _ in mine}
     rivals = [place for place in theirs if place[0] in layers]
-    found = distance.table(list(mine.values()), [theirs[place] for place in rivals], network)
+    found = evidence.distances(list(mine.values()), [theirs[place] for place in rivals], network)
     return {
         place: (float(row[rivals.index(place)]), rivals[int(row.argmin())] == place)
         for place, row in zip(mine, found)
@@ -79,7 +79,7 @@ def main() -> int:
     parser.add_argument("--weights", default="vgg19", help="the network that measures (vgg19)")
     chosen = parser.parse_args()
     try:
-        network = weights.load(chosen.weights, distance.LAYERS)
+        network = weights.load(chosen.weights, evidence.LAYERS)
         result = compare(ours(chosen.folder), published(chosen.published), network)
     except FmiError as error:
         sys.stderr.write(f"compare: {error}\n")

@@ -18,7 +18,7 @@ from typing import Any, Dict, List, Sequence
 import numpy as np
 from tqdm.auto import tqdm
 
-from fmi import figures, files, invert, runs
+from fmi import files, invert, runs, sheets
 from fmi.errors import FmiError
 
 NAMES = ("code", "fast")
@@ -75,8 +75,8 @@ def compare(run: runs.Experiment) -> Path:
         for layer, name in rows
     ]
     titles = [f"{layer} {name}" for layer, name in rows]
-    block = figures.Block(panels, titles, [str(index) for index in run["filters"]])
-    return figures.save(figures.sheet([block]), stem)[0]
+    block = sheets.Block(panels, titles, [str(index) for index in run["filters"]])
+    return sheets.save(sheets.sheet([block]), stem)[0]
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 from tqdm.auto import tqdm
 
-from fmi import codes, figures, files, invert, pictures, sources, vgg
+from fmi import codes, files, invert, pictures, sheets, sources, vgg
 from fmi import settings as presets
 from fmi import weights as weights_
 from fmi.device.mxnet import compute_type, context
@@ -351,8 +351,8 @@ def draw(run: Experiment) -> List[Path]:
         chosen = {"weights": weights, "ctx": ctx, "precision": precision, "seed": seed}
         run = replace(run, values={**run.values, **chosen})
         note = "drawn with fmi's embedded network, not VGG-19" if weights.embedded else ""
-    sheet = figures.sheet(DRAWERS[run.figure](run), note)
-    return list(figures.save(sheet, run.results / run.figure))
+    sheet = sheets.sheet(DRAWERS[run.figure](run), note)
+    return list(sheets.save(sheet, run.results / run.figure))
 
 
 def _layers(run: Experiment) -> List[str]:
@@ -372,7 +372,7 @@ def _title(path: Path) -> str:
     return TITLES.get(path.stem, path.stem)
 
 
-def _fig1(run: Experiment) -> List[figures.Block]:
+def _fig1(run: Experiment) -> List[sheets.Block]:
     """A code before and after each modification, as feature-map tiles."""
     file, layer, chosen = find(run, "pictures")[0], run["layers"][0], run["filters"][0]
     tiles = run["tiles"]
@@ -389,24 +389,24 @@ def _fig1(run: Experiment) -> List[figures.Block]:
     panels = []
     for stem, (title, values) in stages.items():
         maps = values[0, first : first + tiles].asnumpy()
-        panels.append(figures.tiles(maps))
+        panels.append(sheets.tiles(maps))
         pictures.save_png(run.results / f"{stem}.png", panels[-1])
         shown = {"layer": layer, "picture": file.stem, "first_map": first, "maps": len(maps)}
         files.save_json(run.results / f"{stem}.json", {"title": title, **shown})
     caption = f"{_title(file)}, {layer}: feature maps {first}-{first + len(maps) - 1} of {channels}"
     return [
-        figures.Block([panels], columns=[title for title, _ in stages.values()], caption=caption)
+        sheets.Block([panels], columns=[title for title, _ in stages.values()], caption=caption)
     ]
 
 
-def _fig2(run: Experiment) -> List[figures.Block]:
+def _fig2(run: Experiment) -> List[sheets.Block]:
     """The content pictures."""
     files = find(run, "pictures")
     titles = [_title(file) for file in files]
-    return [figures.Block([[pictures.read(file).pixels for file in files]], columns=titles)]
+    return [sheets.Block([[pictures.read(file).pixels for file in files]], columns=titles)]
 
 
-def _fig3(run: Experiment) -> List[figures.Block]:
+def _fig3(run: Experiment) -> List[sheets.Block]:
     """Rows of layers, columns of filters, a block for each content picture."""
     files, chain, filters = find(run, "pictures"), run["chain"], run["filters"]
     jobs = []
@@ -427,7 +427,7 @@ def _fig3(run: Experiment) -> List[figures.Block]:
             jobs.append(Job("feature_map", {"content": file}, (layer,), panels, call, chain))
     compute(run, jobs)
     return [
-        figures.Block(
+        sheets.Block(
             [
                 [_panel(run, f"{f.stem}/{layer}_filter{i}") for i in filters]
                 for layer in run["layers"]
@@ -440,7 +440,7 @@ def _fig3(run: Experiment) -> List[figures.Block]:
     ]
 
 
-def _fig4(run: Experiment) -> List[figures.Block]:
+def _fig4(run: Experiment) -> List[sheets.Block]:
     """Columns of layers, rows of draws, a block for each content picture."""
     files, draws = find(run, "pictures"), run["draws"]
     jobs = []
@@ -454,7 +454,7 @@ def _fig4(run: Experiment) -> List[figures.Block]:
             jobs.append(Job("random", {"content": file}, (layer,), panels, call, together=True))
     compute(run, jobs)
     return [
-        figures.Block(
+        sheets.Block(
             [
                 [_panel(run, f"{f.stem}/{layer}_draw{i}") for layer in run["layers"]]
                 for i in range(draws)
@@ -466,7 +466,7 @@ def _fig4(run: Experiment) -> List[figures.Block]:
     ]
 
 
-def _fig5(run: Experiment) -> List[figures.Block]:
+def _fig5(run: Experiment) -> List[sheets.Block]:
     """Rows of styles; the style, then Gatys and PMCI for each content picture."""
     files, styles = find(run, "pictures"), find(run, "styles")
     methods = {"gatys": invert.gatys, "purposeful": invert.purposeful}
@@ -486,12 +486,12 @@ def _fig5(run: Experiment) -> List[figures.Block]:
     compute(run, jobs)
     height, width, _ = _panel(run, f"{files[0].stem}/{styles[0].stem}_gatys").shape
     rows = [
-        [figures.warped(pictures.read(style).pixels, (height, width))]
+        [sheets.warped(pictures.read(style).pixels, (height, width))]
         + [_panel(run, f"{f.stem}/{style.stem}_{name}") for f in files for name in methods]
         for style in styles
     ]
     letters = [chr(65 + index) for index in range(len(styles))]
-    return [figures.Block(rows, rows=letters, columns=["style"] + ["Gatys", "PMCI"] * len(files))]
+    return [sheets.Block(rows, rows=letters, columns=["style"] + ["Gatys", "PMCI"] * len(files))]
 
 
 DRAWERS = {"fig1": _fig1, "fig2": _fig2, "fig3": _fig3, "fig4": _fig4, "fig5": _fig5}

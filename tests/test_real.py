@@ -11,7 +11,7 @@ import pytest
 
 import fmi.invert
 from experiments import compare
-from fmi import distance, weights
+from fmi import evidence, weights
 
 FULL = os.environ.get("FMI_FULL") == "1"
 LAYERS = ("relu1_2", "relu2_2", "relu3_2")
@@ -83,7 +83,7 @@ def test_distance_is_zero_to_itself_and_symmetric(real_weights):
     random = np.random.RandomState(0)
     images = [random.randint(0, 256, (60, 80, 3), dtype=np.uint8) for _ in range(2)]
     images.append(np.full((60, 80, 3), 128, np.uint8))
-    table = distance.table(images, images, weights.read(real_weights))
+    table = evidence.distances(images, images, weights.read(real_weights))
     assert np.diag(table).max() < 1e-6
     np.testing.assert_allclose(table, table.T)
     assert table[0, 1] < table[0, 2]

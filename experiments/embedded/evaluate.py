@@ -31,7 +31,7 @@ from experiments.embedded.export import (
 )
 from experiments.embedded.network import codes, rescale, untrained
 from experiments.embedded.train import Config, accuracy, held_out_canvases
-from fmi import distance
+from fmi import evidence
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +88,7 @@ def found_again(panels: Sequence[Sequence[np.ndarray]], network: fmi.weights.Wei
     """
     scenes, filters = len(panels), len(panels[0])
     flat = [panel for row in panels for panel in row]
-    distances = distance.table(flat, flat, network)
+    distances = evidence.distances(flat, flat, network)
     scene = np.repeat(np.arange(scenes), filters)
     distances[scene[:, None] == scene[None, :]] = np.inf
     nearest = distances.argmin(1) % filters

@@ -52,7 +52,7 @@ def distance(first: Sequence[np.ndarray], second: Sequence[np.ndarray]) -> float
     return total
 
 
-def table(
+def distances(
     rows: Sequence[np.ndarray], columns: Sequence[np.ndarray], weights: Weights
 ) -> np.ndarray:
     """Distances of every panel in `rows` to every one in `columns`: (len(rows), len(columns))."""
