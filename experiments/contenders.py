@@ -196,7 +196,8 @@ def first(job: Job) -> np.ndarray:
 def fmi_loop(job: Job, turns: Turns) -> None:
     """The library's own loop: feature map inversion by :func:`fmi.invert.feature_map`."""
     import fmi.invert
-    from fmi import sources, weights
+    from fmi import weights
+    from fmi.sources import table
 
     network = weights.Weights(
         name="random",
@@ -205,7 +206,7 @@ def fmi_loop(job: Job, turns: Turns) -> None:
         mean=MEAN,
         arrays=random_arrays(job.layers, job.filters),
         format="npz",
-        layout=sources.layouts()["caffe"],
+        layout=table.layouts()["caffe"],
         source="random",  # no warning that the digest is unknown
     )
     turns.begin()

@@ -12,8 +12,8 @@ from typing import Any, List, Mapping, Optional
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 import fmi
-from fmi import sources
 from fmi.errors import FmiError
+from fmi.sources import fetch, table
 
 
 def main(arguments: Optional[List[str]] = None) -> int:
@@ -68,7 +68,7 @@ def _add_weights(commands: Any) -> None:
     word = words.add_parser("fetch", help="download and check")
     word.add_argument("names", nargs="+", metavar="NAME", help="such as vgg19")
     _add_fetch(word)
-    word.set_defaults(run=lambda chosen: _fetch(sources.models(), chosen))
+    word.set_defaults(run=lambda chosen: _fetch(table.models(), chosen))
     word = words.add_parser("verify", help="read every file that is here and check its digest")
     word.set_defaults(run=_weights_verify)
     word = words.add_parser("show", help="layout, layers, statistics and input of a file")
@@ -88,7 +88,7 @@ def _add_pictures(commands: Any) -> None:
     word = words.add_parser("fetch", help="download and check")
     word.add_argument("names", nargs="*", metavar="NAME", help="such as golden_gate; all of them")
     _add_fetch(word)
-    word.set_defaults(run=lambda chosen: _fetch(sources.pictures(), chosen))
+    word.set_defaults(run=lambda chosen: _fetch(table.pictures(), chosen))
 
 
 def _add_fetch(word: argparse.ArgumentParser) -> None:
@@ -96,9 +96,9 @@ def _add_fetch(word: argparse.ArgumentParser) -> None:
     word.add_argument("--offline", action="store_true", help="do not touch the network")
 
 
-def _fetch(table: Mapping[str, sources.Source], chosen: argparse.Namespace) -> int:
-    for source in [sources.get(table, name) for name in chosen.names or table]:
-        path = sources.fetch(source, chosen.folder, forbidden=chosen.offline)
+def _fetch(entries: Mapping[str, table.Source], chosen: argparse.Namespace) -> int:
+    for source in [table.get(entries, name) for name in chosen.names or entries]:
+        path = fetch.fetch(source, chosen.folder, forbidden=chosen.offline)
         sys.stdout.write(f"{path}\n")
     return 0
 
@@ -137,7 +137,7 @@ def _weights_convert(chosen: argparse.Namespace) -> int:
 
 
 def _pictures_list(_: argparse.Namespace) -> int:
-    for found in sources.survey(sources.pictures()):
+    for found in table.survey(table.pictures()):
         source = found.source
         where = f": {found.path}" if found.path else ""
         sys.stdout.write(

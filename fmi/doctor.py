@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any, Dict, List
 
 import fmi
-from fmi import sources
 from fmi.device import environment, gpus
 from fmi.device.driver import Gpu, driver
 from fmi.errors import SetupError
+from fmi.sources import table
 
 TRIED = ((3, 8), (3, 12))  # Python versions that MXNet 1.9.1 has been run with
 IMPORT = """
@@ -84,18 +84,18 @@ def examine() -> Dict[str, Any]:
             advice.append(f"FMI_CTX={report['FMI_CTX']} is no device that works: unset FMI_CTX")
     if mxnet["error"]:
         report["device"] = None
-    for kind, table in (("weights", sources.models()), ("pictures", sources.pictures())):
+    for kind, entries in (("weights", table.models()), ("pictures", table.pictures())):
         report[kind] = [
             {"name": found.source.name, "path": str(found.path or ""), "state": found.state}
-            for found in sources.survey(table)
+            for found in table.survey(entries)
         ]
-    known = {source.file for source in sources.models().values()}
+    known = {source.file for source in table.models().values()}
     report["weights"] += [
         {"name": path.name, "path": str(path), "state": "unknown digest"}
-        for path in sources.candidates()
+        for path in table.candidates()
         if path.name not in known
     ]
-    report["embedded"] = (sources.table_folder() / "embedded.npz").is_file()
+    report["embedded"] = (table.table_folder() / "embedded.npz").is_file()
     report["advice"] = advice + _advice_on_data(report)
     return report
 

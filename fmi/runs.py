@@ -18,11 +18,12 @@ import numpy as np
 from PIL import Image
 from tqdm.auto import tqdm
 
-from fmi import codes, files, invert, pictures, sheets, sources, vgg
+from fmi import codes, files, invert, pictures, sheets, vgg
 from fmi import settings as presets
 from fmi import weights as weights_
 from fmi.device.mxnet import compute_type, context
 from fmi.errors import InputError, unknown
+from fmi.sources import table
 
 log = logging.getLogger(__name__)
 
@@ -226,12 +227,12 @@ class Job:
 def find(run: Experiment, names: str) -> List[Path]:
     """The files of the pictures listed under a key.
 
-    They are looked for in PICTURES=dir, else where :func:`fmi.sources.folders` says. Where the
-    paper's own pictures are not there, those of :data:`STAND_INS` take their place, with a
+    They are looked for in PICTURES=dir, else where :func:`fmi.sources.table.folders` says. Where
+    the paper's own pictures are not there, those of :data:`STAND_INS` take their place, with a
     warning, unless pictures were asked for by name.
     """
     folder = run.values.get("folder")
-    folders = [folder] if folder else sources.folders("pictures")
+    folders = [folder] if folder else table.folders("pictures")
     try:
         return [pictures.find(name, folders) for name in run[names]]
     except InputError as error:

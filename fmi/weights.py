@@ -17,9 +17,10 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 
-from fmi import files, layouts, pictures, sources, vgg
+from fmi import files, pictures, vgg
 from fmi.errors import InputError, unknown
-from fmi.sources import Layout, Source
+from fmi.sources import formats, table
+from fmi.sources.table import Layout, Source
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +44,7 @@ class Weights:
     arrays
         ``conv1_1_weight`` (O, I, 3, 3), ``conv1_1_bias`` (O,) ... float32, read-only.
     format, layout
-        A key of :data:`fmi.layouts.FORMATS`; how the file's own network takes a picture.
+        A key of :data:`fmi.formats.FORMATS`; how the file's own network takes a picture.
     source
         The entry of ``models/sources.yaml`` that has this digest, or ``None``.
     embedded
@@ -111,16 +112,16 @@ def load(weights: Union[str, Path, Weights], layers: Sequence[str]) -> Weights:
     if isinstance(weights, Weights):
         return _covering(weights, needed)
     text = str(weights)
-    table = sources.models()
+    known = table.models()
     if text == "embedded":
         return _covering(_embedded(), needed)
     if text == "vgg19":
         return _vgg19(needed, original=True)
-    if text in table:
-        return _covering(_named(table[text]), needed)
+    if text in known:
+        return _covering(_named(known[text]), needed)
     if text != "auto":
         if os.sep not in text and "." not in text:
-            raise unknown("weights", text, ("auto", "embedded", *table, "or a path"))
+            raise unknown("weights", text, ("auto", "embedded", *known, "or a path"))
         return _covering(_with_warnings(read(weights)), needed)
     try:
         return _vgg19(needed, original=False)
@@ -134,7 +135,7 @@ def load(weights: Union[str, Path, Weights], layers: Sequence[str]) -> Weights:
 
 def embedded_path() -> Path:
     """The file of the embedded network."""
-    return sources.table_folder() / "embedded.npz"
+    return table.table_folder() / "embedded.npz"
 
 
 def _embedded() -> Weights:
@@ -145,7 +146,7 @@ def _embedded() -> Weights:
 
 
 def _named(source: Source) -> Weights:
-    path = sources.find(source)
+    path = table.find(source)
     if path is None:
         raise _missing(source.file, source.name)
     found = read(path)
@@ -162,13 +163,12 @@ def _vgg19(needed: Sequence[str], original: bool) -> Weights:
 
     If `original` is not asked for, else a network trained anew.
     """
-    table = sources.models()
-    known = {source.file: source for source in table.values()}
+    known = {source.file: source for source in table.models().values()}
     problems: List[InputError] = []
     first: List[Tuple[Path, Optional[Source]]] = []
     unverified: List[Tuple[Path, Optional[Source]]] = []
     last: List[Tuple[Path, Optional[Source]]] = []
-    for path in sources.candidates():
+    for path in table.candidates():
         source = known.get(path.name)
         if source is None:
             unverified.append((path, None))
@@ -198,7 +198,7 @@ def _named_at(path: Path, source: Source) -> Weights:
 
 
 def _missing(file: str, name: str) -> InputError:
-    places = ", ".join(str(folder) for folder in sources.folders("models"))
+    places = ", ".join(str(folder) for folder in table.folders("models"))
     return InputError(
         f"no VGG-19 weights ({file}) in {places}; with internet: fmi weights fetch {name};"
         " else give WEIGHTS=path, put the file's folder into FMI_MODELS, or use the embedded"
@@ -265,11 +265,11 @@ def _read(path: Path, _state: Tuple[int, int, int]) -> Weights:
         data = path.read_bytes()
     except OSError as error:
         raise InputError(f"weights {path} cannot be read: {error.strerror}") from None
-    source = sources.identify(data, sources.models())
-    known = sources.layouts()[source.layout] if source else None
+    source = table.identify(data, table.models())
+    known = table.layouts()[source.layout] if source else None
     try:
-        form, arrays = layouts.read(data)
-        text = arrays.pop(layouts.METADATA, None)
+        form, arrays = formats.read(data)
+        text = arrays.pop(formats.METADATA, None)
         layout, named = named_arrays(arrays, known)
         mean = arrays.get("averageImage", _metadata(text).get("mean"))
         one_form, colour = canonical(named, layout, mean)
@@ -403,7 +403,7 @@ def named_arrays(
     Parameters
     ----------
     arrays
-        As :func:`fmi.layouts.read` returns them.
+        As :func:`fmi.formats.read` returns them.
     layout
         Of the source, where it is known.
 
@@ -427,7 +427,7 @@ def named_arrays(
         strange = next((name for name, _ in named if name not in vgg.CONVOLUTIONS), None)
         if strange:
             raise InputError(f"is no VGG-19: {strange} is a convolution that VGG-19 has not")
-        found = layout or sources.layouts()[suggested]
+        found = layout or table.layouts()[suggested]
         if not any_size:
             _check_filters(named, found)
         return found, named
@@ -552,7 +552,7 @@ def convert(path: Union[str, Path], out: Union[str, Path]) -> Weights:
         "layout": weights.layout.name,
         "source": weights.source,
     }
-    content = {**weights.arrays, layouts.METADATA: np.array(json.dumps(record))}
+    content = {**weights.arrays, formats.METADATA: np.array(json.dumps(record))}
 
     def write(beside: Path) -> None:
         with zipfile.ZipFile(beside, "w") as archive:
@@ -635,7 +635,7 @@ def report(weights: Weights) -> str:
 def survey() -> str:
     """What ``fmi weights list`` prints: what is known, what is here, digest state, licence."""
     lines = []
-    for found in sources.survey(sources.models()):
+    for found in table.survey(table.models()):
         source = found.source
         lines += [
             f"{source.name}: {source.title}",
@@ -643,8 +643,8 @@ def survey() -> str:
             f"    {source.size / 1e6:.3g} MB, {source.digest}",
             f"    {source.author}, {source.year}; {source.licence}",
         ]
-    known = {source.file for source in sources.models().values()}
-    for path in sources.candidates():
+    known = {source.file for source in table.models().values()}
+    for path in table.candidates():
         if path.name not in known:
             digest = files.file_digest(path, "sha256")
             lines += [f"{path}: unknown digest", f"    sha256:{digest}"]
@@ -656,10 +656,10 @@ def survey() -> str:
 
 def verify() -> List[Tuple[Path, str, bool]]:
     """Read every file that may be VGG-19: the file, what it is, and whether it may be used."""
-    files = [found.path for found in sources.survey(sources.models()) if found.path]
-    known = {source.file: source for source in sources.models().values()}
+    files = [found.path for found in table.survey(table.models()) if found.path]
+    known = {source.file: source for source in table.models().values()}
     result = []
-    for path in dict.fromkeys([*files, *sources.candidates()]):
+    for path in dict.fromkeys([*files, *table.candidates()]):
         source = known.get(path.name)
         try:
             found = _named_at(path, source) if source else read(path)

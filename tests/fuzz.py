@@ -210,8 +210,8 @@ class Log(logging.Handler):
 
 
 def forked(kind, data):
-    """Stands in for layouts._spawn."""
-    from fmi import layouts
+    """Stands in for formats._spawn."""
+    from fmi.sources import formats
 
     with tempfile.TemporaryFile() as out:
         child = os.fork()
@@ -220,8 +220,8 @@ def forked(kind, data):
             try:
                 null = os.open(os.devnull, os.O_WRONLY)
                 os.dup2(null, 2)
-                status, answer, message = layouts.answer_to(kind, data)
-                out.write(answer if status == layouts.READ else message.encode("utf-8", "replace"))
+                status, answer, message = formats.answer_to(kind, data)
+                out.write(answer if status == formats.READ else message.encode("utf-8", "replace"))
                 out.flush()
             finally:
                 os._exit(status)
@@ -230,7 +230,7 @@ def forked(kind, data):
         status = -os.WTERMSIG(state) if os.WIFSIGNALED(state) else os.WEXITSTATUS(state)
         out.seek(0)
         content = out.read()
-    read = status == layouts.READ
+    read = status == formats.READ
     return status, content if read else b"", "" if read else content.decode("utf-8", "replace")
 
 
@@ -238,11 +238,12 @@ forked.memory = 0
 
 
 def fuzz_weights(count, seed, folder, outcome):
-    from fmi import layouts, weights
+    from fmi import weights
     from fmi.errors import InputError
+    from fmi.sources import formats
 
     made = bases(folder)
-    spawn = layouts._spawn
+    spawn = formats._spawn
     log = Log()
     logging.getLogger("fmi").addHandler(log)
     parts = count / sum(SHARES.values())
@@ -257,7 +258,7 @@ def fuzz_weights(count, seed, folder, outcome):
         weights._warn.cache_clear()
         log.lines.clear()
         real = index % 100 == 0
-        layouts._spawn = spawn if real else forked
+        formats._spawn = spawn if real else forked
         begin = time.monotonic()
         answer = "accepted"
         try:
@@ -272,7 +273,7 @@ def fuzz_weights(count, seed, folder, outcome):
             assert found.sha256 == digest and not found.verified
             for name, array in found.arrays.items():
                 assert np.isfinite(array).all(), f"{name} is not finite"
-            named = weights.named_arrays(layouts.read(data)[1])[1]
+            named = weights.named_arrays(formats.read(data)[1])[1]
             parts = unpacked(data)
             for key, array in named.items():
                 assert held(array, parts), f"{key} is not in the file"

@@ -11,12 +11,13 @@ import sys
 import numpy as np
 import pytest
 
-from fmi import doctor, sources
+from fmi import doctor
 from fmi.device import environment as _environment
 from fmi.device import gpus as _gpu
 from fmi.device import mxnet as _mxnet
 from fmi.device.driver import Driver, Gpu
 from fmi.device.environment import Library
+from fmi.sources import table
 
 A10 = Gpu(0, "NVIDIA A10", (8, 6), 24 << 30)
 DRIVER = Driver(path="/usr/lib/libcuda.so.1", version="535.129.03", cuda=12020, gpus=(A10,))
@@ -96,7 +97,7 @@ def test_the_text_has_a_line_for_everything(pretend):
 def test_pictures_and_weights_that_are_missing_come_with_the_command(
     pretend, monkeypatch, tmp_path
 ):
-    monkeypatch.setattr(sources, "folders", lambda kind: [tmp_path])
+    monkeypatch.setattr(table, "folders", lambda kind: [tmp_path])
     report = pretend()
     assert {entry["state"] for entry in report["weights"] + report["pictures"]} == {"missing"}
     advice = about(report, "fetch")

@@ -19,9 +19,11 @@ from pathlib import Path
 
 import pytest
 
-from fmi import cli, sources
+from fmi import cli
 from fmi.errors import FetchError, InputError
-from fmi.sources import Patience, Source
+from fmi.sources import fetch, table
+from fmi.sources.fetch import Patience
+from fmi.sources.table import Source
 
 CONTENT = bytes(range(256)) * 800  # 205 kB
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -165,7 +167,7 @@ DIGESTS = {
 
 @pytest.mark.parametrize("words", [["good"], ["slow"], ["moved"], ["cutonce"]])
 def test_right_file(words, server, tmp_path):
-    path = sources.fetch(source(server, *words), tmp_path / "new", QUICK)
+    path = fetch.fetch(source(server, *words), tmp_path / "new", QUICK)
     assert path == tmp_path / "new" / "data.bin" and path.read_bytes() == CONTENT
     assert [file.name for file in path.parent.iterdir()] == ["data.bin"]
     assert path.stat().st_mode & 0o777 == 0o644
@@ -175,7 +177,7 @@ def test_right_file(words, server, tmp_path):
     "bad", ["missing", "broken", "cut", "short", "wrong", "endless", "silent", "stalled", "circle"]
 )
 def test_second_address(bad, server, tmp_path):
-    path = sources.fetch(source(server, bad, "good"), tmp_path, QUICK)
+    path = fetch.fetch(source(server, bad, "good"), tmp_path, QUICK)
     assert path.read_bytes() == CONTENT
     assert [file.name for file in tmp_path.iterdir()] == ["data.bin"]
 
@@ -196,7 +198,7 @@ def test_second_address(bad, server, tmp_path):
 )
 def test_no_file(bad, message, tries, server, tmp_path):
     with pytest.raises(FetchError, match=message) as caught:
-        sources.fetch(source(server, bad), tmp_path, QUICK)
+        fetch.fetch(source(server, bad), tmp_path, QUICK)
     assert list(tmp_path.iterdir()) == []
     assert tries is None or server.asked.count(bad) == tries
     text = str(caught.value)
@@ -211,44 +213,42 @@ def test_no_file(bad, message, tries, server, tmp_path):
 @pytest.mark.parametrize("kind", DIGESTS)
 def test_kinds_of_digest(kind, server, tmp_path):
     right = source(server, "good", digest=f"{kind}:{DIGESTS[kind]}")
-    assert sources.identify(CONTENT, {"data": right}) is right
-    assert sources.fetch(right, tmp_path, QUICK).read_bytes() == CONTENT
+    assert table.identify(CONTENT, {"data": right}) is right
+    assert fetch.fetch(right, tmp_path, QUICK).read_bytes() == CONTENT
     digits = DIGESTS[kind][:-1] + ("0" if DIGESTS[kind][-1] != "0" else "1")
     wrong = source(server, "good", digest=f"{kind}:{digits}", file="other.bin")
-    assert sources.identify(CONTENT, {"data": wrong}) is None
+    assert table.identify(CONTENT, {"data": wrong}) is None
     with pytest.raises(FetchError, match=f"with {kind} {DIGESTS[kind]}, not {digits}"):
-        sources.fetch(wrong, tmp_path, QUICK)
+        fetch.fetch(wrong, tmp_path, QUICK)
 
 
 def test_beginning_of_a_digest(server, tmp_path):
-    assert sources.fetch(source(server, "good", digest=f"sha256:{SHA256[:8]}"), tmp_path, QUICK)
+    assert fetch.fetch(source(server, "good", digest=f"sha256:{SHA256[:8]}"), tmp_path, QUICK)
 
 
 def test_file_inside_a_zip(server, tmp_path):
     packed = source(server, "otherzip", "zip", member="data.bin")
-    assert sources.fetch(packed, tmp_path, QUICK).read_bytes() == CONTENT
+    assert fetch.fetch(packed, tmp_path, QUICK).read_bytes() == CONTENT
     for word in ("otherzip", "good"):
         with pytest.raises(FetchError, match=r"is no \.zip with data\.bin"):
-            sources.fetch(
-                replace(packed, urls=source(server, word).urls, file="b"), tmp_path, QUICK
-            )
+            fetch.fetch(replace(packed, urls=source(server, word).urls, file="b"), tmp_path, QUICK)
     assert [file.name for file in tmp_path.iterdir()] == ["data.bin"]
 
 
 def test_no_second_download(server, tmp_path, caplog):
     wanted = source(server, "good")
-    sources.fetch(wanted, tmp_path, QUICK)
-    sources.fetch(wanted, tmp_path, QUICK)
+    fetch.fetch(wanted, tmp_path, QUICK)
+    fetch.fetch(wanted, tmp_path, QUICK)
     assert server.asked == ["good"]
     (tmp_path / "data.bin").write_bytes(CONTENT[:-1])
-    assert sources.fetch(wanted, tmp_path, QUICK).read_bytes() == CONTENT
+    assert fetch.fetch(wanted, tmp_path, QUICK).read_bytes() == CONTENT
     assert "has not the digest of data" in caplog.text
 
 
 def test_failed_download_keeps_the_file_that_is_there(server, tmp_path):
     (tmp_path / "data.bin").write_bytes(b"mine")
     with pytest.raises(FetchError):
-        sources.fetch(source(server, "wrong"), tmp_path, QUICK)
+        fetch.fetch(source(server, "wrong"), tmp_path, QUICK)
     assert (tmp_path / "data.bin").read_bytes() == b"mine"
 
 
@@ -256,7 +256,7 @@ def test_no_server(tmp_path, server):
     url = f"http://127.0.0.1:{closed_port()}/x"
     begin = time.monotonic()
     with pytest.raises(FetchError, match=r"no connection to 127\.0\.0\.1: .*refused"):
-        sources.fetch(replace(source(server), urls=(url, url)), tmp_path, QUICK)
+        fetch.fetch(replace(source(server), urls=(url, url)), tmp_path, QUICK)
     assert time.monotonic() - begin < QUICK.first + 1
 
 
@@ -278,7 +278,7 @@ def test_no_such_name(tmp_path, server, monkeypatch):
         monkeypatch.setattr(socket, "getaddrinfo", look_up)
         begin = time.monotonic()
         with pytest.raises(FetchError, match=message):
-            sources.fetch(wanted, tmp_path, QUICK)
+            fetch.fetch(wanted, tmp_path, QUICK)
         assert time.monotonic() - begin < QUICK.first + 1
 
 
@@ -293,7 +293,7 @@ def test_default_patience_without_internet(tmp_path, server, monkeypatch):
     monkeypatch.setattr(socket, "getaddrinfo", hangs)
     begin = time.monotonic()
     with pytest.raises(FetchError, match="a.invalid.*b.invalid"):
-        sources.fetch(replace(source(server), urls=urls), tmp_path)
+        fetch.fetch(replace(source(server), urls=urls), tmp_path)
     assert time.monotonic() - begin < 9.5
 
 
@@ -301,37 +301,37 @@ def test_offline(server, tmp_path, monkeypatch):
     wanted = source(server, "good")
     monkeypatch.setenv("FMI_OFFLINE", "1")
     with pytest.raises(FetchError, match="the network is forbidden: offline"):
-        sources.fetch(wanted, tmp_path, QUICK)
+        fetch.fetch(wanted, tmp_path, QUICK)
     monkeypatch.setenv("FMI_OFFLINE", "0")
     with pytest.raises(FetchError, match="the network is forbidden: offline"):
-        sources.fetch(wanted, tmp_path, QUICK, forbidden=True)
+        fetch.fetch(wanted, tmp_path, QUICK, forbidden=True)
     assert server.asked == [] and list(tmp_path.iterdir()) == []
-    sources.fetch(wanted, tmp_path, QUICK)
+    fetch.fetch(wanted, tmp_path, QUICK)
     monkeypatch.setenv("FMI_OFFLINE", "1")
-    assert sources.fetch(wanted, tmp_path, QUICK).is_file()  # what is there is used
+    assert fetch.fetch(wanted, tmp_path, QUICK).is_file()  # what is there is used
 
 
 def test_proxy_of_the_environment(server, tmp_path, monkeypatch):
     """The host does not exist; the proxy answers for it."""
     wanted = replace(source(server), urls=("http://host.invalid/good",))
     monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{server.server_port}")
-    assert sources.fetch(wanted, tmp_path, QUICK).read_bytes() == CONTENT
+    assert fetch.fetch(wanted, tmp_path, QUICK).read_bytes() == CONTENT
     monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{closed_port()}")
     with pytest.raises(FetchError, match="the proxy cannot be reached"):
-        sources.fetch(replace(wanted, file="b"), tmp_path, QUICK)
+        fetch.fetch(replace(wanted, file="b"), tmp_path, QUICK)
 
 
 FETCHING = f"""
 import resource, signal, sys
-from fmi import sources
+from fmi.sources import fetch, table
 from fmi.errors import FetchError
 if sys.argv[3] != "-":
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]),) * 2)
 digest = "sha256:{SHA256}"
-wanted = sources.Source("data", "models", "data.bin", (sys.argv[1],), {len(CONTENT)}, digest)
+wanted = table.Source("data", "models", "data.bin", (sys.argv[1],), {len(CONTENT)}, digest)
 try:
     from pathlib import Path
-    print(sources.fetch(wanted, Path(sys.argv[2])))
+    print(fetch.fetch(wanted, Path(sys.argv[2])))
 except FetchError as error:
     print(error)
     sys.exit(2)
@@ -370,14 +370,14 @@ def test_disk_full_while_writing(server, tmp_path):
 
 def test_disk_full_before(server, tmp_path):
     with pytest.raises(FetchError, match="cannot be written: No space left on device"):
-        sources.fetch(source(server, "good", size=1 << 60), tmp_path, QUICK)
+        fetch.fetch(source(server, "good", size=1 << 60), tmp_path, QUICK)
     assert server.asked == []
 
 
 def test_folder_that_cannot_be_made(server, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(FetchError, match="cannot be written: (Not a directory|File exists)"):
-        sources.fetch(source(server, "good"), tmp_path / "file", QUICK)
+        fetch.fetch(source(server, "good"), tmp_path / "file", QUICK)
 
 
 def test_interrupted(server, tmp_path, monkeypatch):
@@ -386,16 +386,16 @@ def test_interrupted(server, tmp_path, monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sources._Sink, "write", interrupted)
+    monkeypatch.setattr(fetch._Sink, "write", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        sources.fetch(source(server, "good"), tmp_path, QUICK)
+        fetch.fetch(source(server, "good"), tmp_path, QUICK)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_tables():
     names = set()
-    for kind, table in (("models", sources.models()), ("pictures", sources.pictures())):
-        for name, entry in table.items():
+    for kind, entries in (("models", table.models()), ("pictures", table.pictures())):
+        for name, entry in entries.items():
             assert entry.name == name and entry.kind == kind and entry.file not in names
             names.add(entry.file)
             digest_kind, digits = entry.digest.split(":")
@@ -406,27 +406,27 @@ def test_tables():
             assert all(url.startswith("https://") for url in entry.urls) and entry.urls
             assert entry.size > 1000 and entry.title and entry.author and entry.year > 1800
             assert entry.licence and (kind == "models" or entry.copyright)
-            assert kind == "pictures" or entry.layout in sources.layouts()
-    assert len(sources.pictures()) == 6
-    assert sources.models()["vgg19"].default
+            assert kind == "pictures" or entry.layout in table.layouts()
+    assert len(table.pictures()) == 6
+    assert table.models()["vgg19"].default
 
 
 def test_real_pictures_have_the_digests(real_pictures):
-    for entry in sources.pictures().values():
+    for entry in table.pictures().values():
         path = real_pictures / entry.file
         assert entry.matches(path) and path.stat().st_size == entry.size
 
 
 def test_folders(tmp_path, monkeypatch):
     monkeypatch.setenv("FMI_MODELS", f"{tmp_path}/a:{tmp_path}/b")
-    found = sources.folders("models")
+    found = table.folders("models")
     assert found[:2] == [tmp_path / "a", tmp_path / "b"]
     assert found[-1].name == "models" and "fmi" in found[-1].parts
-    assert sources.find(sources.models()["vgg19-keras"]) is None
+    assert table.find(table.models()["vgg19-keras"]) is None
     (tmp_path / "b").mkdir()
-    file = tmp_path / "b" / sources.models()["vgg19-keras"].file
+    file = tmp_path / "b" / table.models()["vgg19-keras"].file
     file.write_bytes(b"")
-    assert sources.find(sources.models()["vgg19-keras"]) == file
+    assert table.find(table.models()["vgg19-keras"]) == file
 
 
 def run(*arguments, **environment):
@@ -463,8 +463,8 @@ def test_command_without_internet(words, way, tmp_path):
 
 
 def test_command_fetches(server, tmp_path, monkeypatch, capsys):
-    table = {"data": source(server, "good"), "more": source(server, "moved", file="more.bin")}
-    monkeypatch.setattr(sources, "pictures", lambda: table)
+    entries = {"data": source(server, "good"), "more": source(server, "moved", file="more.bin")}
+    monkeypatch.setattr(table, "pictures", lambda: entries)
     level = logging.getLogger().level
     assert cli.main(["pictures", "fetch", "--folder", str(tmp_path)]) == 0
     logging.getLogger().setLevel(level)
@@ -477,7 +477,7 @@ def test_command_fetches(server, tmp_path, monkeypatch, capsys):
 def test_command_lists_pictures(tmp_path):
     done = run("pictures", "list", FMI_PICTURES=str(tmp_path))
     assert done.returncode == 0
-    for name, entry in sources.pictures().items():
+    for name, entry in table.pictures().items():
         assert f"{name}: {entry.title}" in done.stdout and entry.urls[0] in done.stdout
 
 
@@ -485,15 +485,15 @@ def test_package_finds_its_tables(tmp_path):
     """As a wheel lays them out: the tables inside the package, no checkout around it."""
     package = tmp_path / "fmi"
     (package / "models").mkdir(parents=True)
-    root = Path(sources.__file__).parent
+    root = Path(table.__file__).parent
     for file in [*root.glob("*.py")]:
         (package / file.name).write_bytes(file.read_bytes())
-    for file in sources.table_folder().glob("*.yaml"):
+    for file in table.table_folder().glob("*.yaml"):
         (package / "models" / file.name).write_bytes(file.read_bytes())
     code = (
-        "import json; from fmi import sources;"
-        "print(json.dumps([sources.__file__, list(sources.models()),"
-        " str(sources.destination('models')), len(sources.folders('models'))]))"
+        "import json; from fmi.sources import table;"
+        "print(json.dumps([table.__file__, list(table.models()),"
+        " str(table.destination('models')), len(table.folders('models'))]))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code],
@@ -506,12 +506,12 @@ def test_package_finds_its_tables(tmp_path):
     file, names, folder, count = json.loads(done.stdout)
     assert Path(file).parent == package and "vgg19" in names
     assert Path(folder) == tmp_path / "c" / "fmi" / "models"
-    assert count == 1 + len(sources.named_folders("models"))
+    assert count == 1 + len(table.named_folders("models"))
 
 
 def test_unknown_source():
     with pytest.raises(InputError, match="unknown source 'vgg18'; did you mean vgg19"):
-        sources.get(sources.models(), "vgg18")
+        table.get(table.models(), "vgg18")
 
 
 def test_limit_on_file_size_is_real(tmp_path):

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import weight_files as files
 
-from fmi import cli, invert, sources, vgg, weights
+from fmi import cli, invert, vgg, weights
 from fmi.errors import InputError
+from fmi.sources import table
 
 
 @pytest.fixture
@@ -20,8 +21,8 @@ def place(tmp_path, monkeypatch):
     first.mkdir()
     second.mkdir()
     monkeypatch.setenv("FMI_MODELS", f"{first}:{second}")
-    monkeypatch.setattr(sources, "_checkout", lambda kind: None)
-    monkeypatch.setattr(sources, "_cache", lambda kind: tmp_path / "cache" / kind)
+    monkeypatch.setattr(table, "_checkout", lambda kind: None)
+    monkeypatch.setattr(table, "_cache", lambda kind: tmp_path / "cache" / kind)
     monkeypatch.setattr(weights, "embedded_path", lambda: tmp_path / "embedded.npz")
     weights._warn.cache_clear()
     weights._read.cache_clear()
@@ -29,10 +30,10 @@ def place(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def table(monkeypatch):
+def register(monkeypatch):
     """The table, with the digests of files that a test writes."""
-    known = sources.models()
-    monkeypatch.setattr(sources, "models", lambda: dict(known))
+    known = table.models()
+    monkeypatch.setattr(table, "models", lambda: dict(known))
 
     def add(name, path):
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -74,9 +75,9 @@ def test_nothing_at_all(place):
         assert all(str(place / folder) in text for folder in ("first", "second", "cache"))
 
 
-def test_verified_before_unknown(place, table, caplog):
+def test_verified_before_unknown(place, register, caplog):
     save(place / "first" / "vgg19_mine.npz", seed=1)
-    digest = table("vgg19", save(place / "second" / "vgg19.params", writer=files.params_legacy))
+    digest = register("vgg19", save(place / "second" / "vgg19.params", writer=files.params_legacy))
     for name in ("auto", "vgg19"):
         found = weights.load(name, ["relu2_2"])
         assert (found.source, found.verified, found.sha256) == ("vgg19", True, digest)
@@ -84,9 +85,9 @@ def test_verified_before_unknown(place, table, caplog):
     assert not found.embedded and caplog.text == ""
 
 
-def test_a_renamed_file_is_known_by_its_digest(place, table, caplog):
+def test_a_renamed_file_is_known_by_its_digest(place, register, caplog):
     path = save(place / "first" / "vgg19.params", writer=files.params_legacy)
-    table("vgg19", path)
+    register("vgg19", path)
     found = weights.load(path.rename(place / "renamed.bin"), ["relu1_1"])
     assert found.verified and caplog.text == ""
 
@@ -110,9 +111,9 @@ def test_digest_goes_into_the_settings_of_a_result(place, picture):
     assert recorded["verified"] is False and recorded["embedded"] is False
 
 
-def test_damaged_file_of_a_known_name_is_not_used(place, table, caplog):
+def test_damaged_file_of_a_known_name_is_not_used(place, register, caplog):
     path = save(place / "first" / "vgg19.params", writer=files.params_legacy)
-    table("vgg19", path)
+    register("vgg19", path)
     data = bytearray(path.read_bytes())
     data[5000] ^= 1  # one bit of a weight: it reads without an error
     path.write_bytes(data)
@@ -158,9 +159,9 @@ def test_layers_that_the_file_lacks(place, caplog):
     assert weights.load("auto", ["relu2_1"]).path == path
 
 
-def test_network_trained_anew(place, table, caplog):
+def test_network_trained_anew(place, register, caplog):
     path = place / "first" / "vgg19-ad2f660d.params"
-    table("vgg19-gluon", save(path, writer=zoo_params))
+    register("vgg19-gluon", save(path, writer=zoo_params))
     with pytest.raises(InputError, match="no VGG-19 weights"):
         weights.load("vgg19", ["relu1_1"])  # these are not the weights of 2014
     found = weights.load("vgg19-gluon", ["relu1_1"])
@@ -172,24 +173,24 @@ def test_network_trained_anew(place, table, caplog):
     assert weights.load("auto", ["relu1_1"]).source == "vgg19-gluon"
 
 
-def test_known_digest_decides_the_layout(place, table):
+def test_known_digest_decides_the_layout(place, register):
     """J. Johnson's .pth has torchvision's names, and Caffe's input."""
     pytest.importorskip("torch")
     arrays = files.vgg_arrays()
     path = place / "first" / "vgg19-d01eb7cb.pth"
     path.write_bytes(files.pth(files.numbered(files.bgr(arrays))))
     assert weights.read(path).layout.name == "zoo"
-    table("vgg19-caffe-pth", path)
+    register("vgg19-caffe-pth", path)
     weights._read.cache_clear()
     found = weights.load("vgg19", ["relu2_2"])
     assert found.layout.name == "caffe-bgr" and found.mean == files.CAFFE_MEAN
     np.testing.assert_array_equal(found.arrays["conv1_1_weight"], arrays["conv1_1_weight"])
 
 
-def test_named_source(place, table):
+def test_named_source(place, register):
     with pytest.raises(InputError, match="fmi weights fetch vgg19-keras"):
         weights.load("vgg19-keras", ["relu1_1"])
-    path = place / "first" / sources.models()["vgg19-gluon"].file
+    path = place / "first" / table.models()["vgg19-gluon"].file
     save(path, writer=zoo_params)
     with pytest.raises(InputError, match="has not the digest of vgg19-gluon .*delete it"):
         weights.load("vgg19-gluon", ["relu1_1"])
@@ -291,14 +292,14 @@ def test_command_show(place, capsys):
     )
 
 
-def test_command_list_and_verify(place, table, capsys):
-    table("vgg19", save(place / "first" / "vgg19.params", writer=files.params_legacy))
+def test_command_list_and_verify(place, register, capsys):
+    register("vgg19", save(place / "first" / "vgg19.params", writer=files.params_legacy))
     mine = save(place / "first" / "vgg19_mine.npz")
     assert run("list") == 0
     out = capsys.readouterr().out
     assert f"right: {place / 'first' / 'vgg19.params'}" in out
     assert f"{mine}: unknown digest" in out and "CC BY 4.0" in out and "missing" in out
-    assert all(name in out for name in sources.models())
+    assert all(name in out for name in table.models())
     assert run("verify") == 0
     out = capsys.readouterr().out
     assert "vgg19.params: vgg19, right" in out and f"{mine}: unknown digest" in out

@@ -388,7 +388,9 @@ SUFFIXES = {
 
 # How a reader's process ends.
 READ, REFUSED = 0, 3
-START = "import sys; sys.path[:] = {path!r}; from fmi import layouts; layouts.serve({kind!r})"
+START = (
+    "import sys; sys.path[:] = {path!r}; from fmi.sources import formats; formats.serve({kind!r})"
+)
 
 
 def _isolated(kind: str, data: bytes) -> Arrays:

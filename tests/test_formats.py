@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 import weight_files as files
 
-from fmi import layouts, vgg, weights
+from fmi import vgg, weights
 from fmi.device.mxnet import context, mx
 from fmi.errors import InputError
 from fmi.pictures import from_rgb
+from fmi.sources import formats
 
 LAYERS = ["relu1_1", "relu2_2"]
 
@@ -405,8 +406,8 @@ def test_reader_that_breaks_down_is_one_line(name, message, tmp_path):
     path = written(tmp_path, b"\x89HDF\r\n\x1a\n" + bytes(100))
     code = (
         f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
-        "from fmi import layouts\nfrom fmi.errors import InputError\n"
-        "try: layouts.read(open(sys.argv[1], 'rb').read())\n"
+        "from fmi.sources import formats\nfrom fmi.errors import InputError\n"
+        "try: formats.read(open(sys.argv[1], 'rb').read())\n"
         "except InputError as error: print(error)"
     )
     done = subprocess.run(
@@ -429,7 +430,7 @@ def test_reader_ignores_the_working_folder(base, tmp_path, monkeypatch):
 def test_limits_are_in_force():
     """The reader's process may have little more memory than it needs, and dies by an alarm."""
     code = (
-        "import resource, signal\nfrom fmi import layouts\nlayouts._limit(1 << 20)\n"
+        "import resource, signal\nfrom fmi.sources import formats\nlayouts._limit(1 << 20)\n"
         "print(resource.getrlimit(resource.RLIMIT_AS)[0], signal.alarm(0))"
     )
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
@@ -437,5 +438,5 @@ def test_limits_are_in_force():
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment
     )
     limit, seconds = (int(word) for word in done.stdout.split())
-    assert layouts.TOTAL < limit < 1 << 30 and 0 < seconds <= 6
+    assert formats.TOTAL < limit < 1 << 30 and 0 < seconds <= 6
     assert signal.getsignal(signal.SIGALRM) is signal.SIG_DFL  # ours is untouched

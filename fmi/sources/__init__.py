@@ -1,0 +1,1 @@
+"""Where weights and pictures come from: tables, fetching, file formats."""

@@ -1,0 +1,225 @@
+"""The tables in ``models/``: weights and pictures that can be fetched, and where they are here."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import urllib.parse
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Dict, List, Mapping, Optional, Tuple
+
+import yaml
+
+from fmi import files
+from fmi.errors import unknown
+
+log = logging.getLogger(__name__)
+
+VARIABLES = {"models": "FMI_MODELS", "pictures": "FMI_PICTURES"}
+WORDS = {"models": "weights", "pictures": "pictures"}  # of the command line
+CANDIDATES = ("vgg19*", "*vgg-verydeep-19*")  # names of files that may be VGG-19
+SUFFIXES = (".params", ".npz", ".h5", ".hdf5", ".pth", ".pt", ".safetensors", ".mat")
+
+
+@dataclass(frozen=True)
+class Source:
+    """An entry of a table; ``models/sources.yaml`` tells what each value means."""
+
+    name: str
+    kind: str  # "models" or "pictures"
+    file: str
+    urls: Tuple[str, ...]
+    size: int
+    digest: str
+    title: str = ""
+    author: str = ""
+    year: int = 0
+    licence: str = ""
+    copyright: str = ""
+    layout: str = ""
+    member: str = ""
+    default: bool = False
+
+    def matches(self, path: Path) -> bool:
+        """Whether the file has the digest of this source."""
+        kind, expected = self.digest.split(":")
+        return files.file_digest(path, kind).startswith(expected)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a network takes a picture; ``models/sources.yaml`` tells what each value means."""
+
+    name: str
+    channels: str
+    kernel: str
+    scale: float
+    mean: Tuple[float, float, float]
+    std: Tuple[float, float, float]
+    original: bool
+
+    def describe(self) -> str:
+        """One line for a person."""
+        mean, std = (", ".join(f"{v:g}" for v in values) for values in (self.mean, self.std))
+        return (
+            f"{self.channels} scaled to 0-{self.scale:g}, minus ({mean}), divided by ({std});"
+            f" kernels {self.kernel}"
+        )
+
+
+def table_folder() -> Path:
+    """The folder of the tables: inside an installed package, beside it in a checkout."""
+    here = Path(__file__).resolve().parents[1]
+    inside = here / "models"
+    return inside if (inside / "sources.yaml").is_file() else here.parent / "models"
+
+
+@functools.lru_cache(maxsize=None)
+def _table(file: str) -> Dict[str, Any]:
+    return dict(yaml.safe_load((table_folder() / file).read_text(encoding="utf-8")))
+
+
+def layouts() -> Dict[str, Layout]:
+    """Layouts by name."""
+    found = {}
+    for name, entry in _table("sources.yaml")["layouts"].items():
+        triples = {key: tuple(float(v) for v in entry[key]) for key in ("mean", "std")}
+        found[name] = Layout(name=name, **{**entry, **triples})
+    return found
+
+
+def models() -> Dict[str, Source]:
+    """Weights by name, in the table's order."""
+    return _sources("models", _table("sources.yaml")["sources"], "")
+
+
+def pictures() -> Dict[str, Source]:
+    """The paper's pictures by name."""
+    entries = _table("pictures.yaml")
+    return _sources("pictures", entries["pictures"], entries["base"])
+
+
+def _sources(kind: str, entries: Mapping[str, Any], base: str) -> Dict[str, Source]:
+    return {
+        name: Source(
+            name=name,
+            kind=kind,
+            **{**entry, "urls": tuple(urllib.parse.urljoin(base, url) for url in entry["urls"])},
+        )
+        for name, entry in entries.items()
+    }
+
+
+def get(table: Mapping[str, Source], name: str) -> Source:
+    """The entry of a name.
+
+    Raises
+    ------
+    InputError
+        If there is none; the message names the nearest ones.
+    """
+    if name not in table:
+        raise unknown("source", name, table)
+    return table[name]
+
+
+def named_folders(kind: str) -> List[Path]:
+    """The folders that ``FMI_MODELS`` or ``FMI_PICTURES`` names, separated by colons."""
+    named = os.environ.get(VARIABLES[kind], "").split(os.pathsep)
+    return [Path(folder).expanduser() for folder in named if folder]
+
+
+def _checkout(kind: str) -> Optional[Path]:
+    root = Path(__file__).resolve().parents[2]
+    return root / kind if (root / "setup.py").is_file() else None
+
+
+def _cache(kind: str) -> Path:
+    import pooch
+
+    return Path(pooch.os_cache("fmi")) / kind
+
+
+def folders(kind: str) -> List[Path]:
+    """Where files are looked for, in this order.
+
+    Parameters
+    ----------
+    kind
+        ``"models"`` or ``"pictures"``.
+
+    Returns
+    -------
+    list of Path
+        The folders of ``FMI_MODELS`` or ``FMI_PICTURES``, that of the checkout, the user's cache.
+    """
+    checkout = _checkout(kind)
+    return [*named_folders(kind), *([checkout] if checkout else []), _cache(kind)]
+
+
+def destination(kind: str) -> Path:
+    """Where a fetched file goes: into the checkout, else into the user's cache."""
+    checkout = _checkout(kind)
+    if checkout and os.access(checkout if checkout.exists() else checkout.parent, os.W_OK):
+        return checkout
+    return _cache(kind)
+
+
+def find(source: Source) -> Optional[Path]:
+    """The first file of the source's name in :func:`folders`, its digest not checked."""
+    files = (folder / source.file for folder in folders(source.kind))
+    return next((file for file in files if file.is_file()), None)
+
+
+def candidates() -> List[Path]:
+    """Files that may be VGG-19 by their names, in the order of the folders."""
+    return [
+        file
+        for folder in folders("models")
+        for file in sorted({f for pattern in CANDIDATES for f in folder.glob(pattern)})
+        if file.is_file() and file.suffix in SUFFIXES
+    ]
+
+
+def identify(data: bytes, table: Mapping[str, Source]) -> Optional[Source]:
+    """The source that these bytes are, by digest."""
+    made = files.digests(data)
+    for source in table.values():
+        kind, expected = source.digest.split(":")
+        if made[kind].startswith(expected):
+            return source
+    return None
+
+
+@dataclass
+class Found:
+    """A file of the table's, or one that might be.
+
+    Attributes
+    ----------
+    source
+        The entry of its name.
+    path
+        ``None`` if it is nowhere.
+    state
+        ``"missing"``, ``"right"`` or ``"wrong digest"``.
+    """
+
+    source: Source
+    path: Optional[Path] = None
+    state: str = field(default="missing")
+
+
+def survey(table: Mapping[str, Source]) -> List[Found]:
+    """Every source, where its file is, and whether its digest is right."""
+    result = []
+    for source in table.values():
+        path = find(source)
+        if path is None:
+            result.append(Found(source))
+        else:
+            right = source.matches(path)
+            result.append(Found(source, path, "right" if right else "wrong digest"))
+    return result
