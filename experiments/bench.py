@@ -146,16 +146,16 @@ def job(contender: str, layer: str, long_edge: int, filters: Tuple[int, ...], **
     InputError
         If there is no such layer, or nothing would be left of the picture there.
     """
-    from fmi import vgg
+    from fmi.networks import topology
 
     height, width = size(long_edge)
-    side = vgg.smallest_side(vgg.check_layer(layer))
+    side = topology.smallest_side(topology.check_layer(layer))
     if min(height, width) < side:
         raise InputError(
             f"a picture of {width} x {height} pixels is too small for {layer}, which needs"
             f" {side} on each side"
         )
-    layers = vgg.LAYERS[: vgg.LAYERS.index(layer) + 1]
+    layers = topology.LAYERS[: topology.LAYERS.index(layer) + 1]
     return Job(contender, layers, filters, height, width, **more)
 
 

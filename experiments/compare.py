@@ -17,8 +17,9 @@ from typing import Dict, Tuple
 import numpy as np
 from PIL import Image
 
-from fmi import evidence, weights
+from fmi import evidence
 from fmi.errors import FmiError, InputError
+from fmi.networks import weights
 
 LEFT = (69, 344, 620, 896, 1172)  # of filters 0-4 in the published figure, in pixels
 TOP = {"relu1_2": 48, "relu2_2": 256, "relu3_2": 463, "relu4_2": 671, "relu5_2": 878}

@@ -196,7 +196,7 @@ def first(job: Job) -> np.ndarray:
 def fmi_loop(job: Job, turns: Turns) -> None:
     """The library's own loop: feature map inversion by :func:`fmi.invert.feature_map`."""
     import fmi.invert
-    from fmi import weights
+    from fmi.networks import weights
     from fmi.sources import table
 
     network = weights.Weights(
@@ -234,8 +234,8 @@ def network_alone(job: Job, turns: Turns) -> None:
     :func:`fmi_loop` takes longer than this is spent outside the network: on the loss and its
     gradient, the update, the lengths for the stop test, their way to the host, the progress bar.
     """
-    from fmi import vgg
     from fmi.device.mxnet import compute_type, mx
+    from fmi.networks import vgg
 
     arrays = random_arrays(job.layers, job.filters)
     turns.begin()

@@ -18,8 +18,10 @@ from typing import Callable, Tuple
 from PIL import Image
 
 from experiments import demo, presets
-from fmi import files, runs
+from fmi import files
 from fmi.errors import FmiError
+from fmi.runs import figures
+from fmi.runs.experiment import Experiment, read
 
 HERE = Path(__file__).parent
 QUALITY = 82
@@ -35,7 +37,7 @@ class Sheet:
     experiment: str
     overrides: Tuple[str, ...]
     width: int = 900
-    draw: Callable[[runs.Experiment], Path] = lambda run: runs.draw(run)[0]
+    draw: Callable[[Experiment], Path] = lambda run: figures.draw(run)[0]
 
 
 SHEETS = {
@@ -58,7 +60,7 @@ def draw(name: str) -> Path:
     sheet = SHEETS[name]
     results = f"RESULTS=results/gallery/{name}"
     experiment = HERE / f"{sheet.experiment}.yaml"
-    png = sheet.draw(runs.experiment(experiment, (*sheet.overrides, results)))
+    png = sheet.draw(read(experiment, (*sheet.overrides, results)))
     target = HERE / "gallery" / f"{name}.jpg"
     with Image.open(png) as image:
         height = round(image.height * sheet.width / image.width)

@@ -18,14 +18,15 @@ from typing import Any, Dict, List, Sequence
 import numpy as np
 from tqdm.auto import tqdm
 
-from fmi import files, invert, runs, sheets
+from fmi import files, invert, sheets
 from fmi.errors import FmiError
+from fmi.runs.experiment import Experiment, find, read
 
 NAMES = ("code", "fast")
 Pair = Dict[str, invert.Inversion]
 
 
-def pair(run: runs.Experiment, picture: Path, layer: str, index: int) -> Pair:
+def pair(run: Experiment, picture: Path, layer: str, index: int) -> Pair:
     """One filter's inversion with each preset."""
     options = {k: v for k, v in run.options().items() if k != "settings"}
     found = {}
@@ -50,9 +51,9 @@ def shares(found: Pair) -> Dict[str, Any]:
     }
 
 
-def compare(run: runs.Experiment) -> Path:
+def compare(run: Experiment) -> Path:
     """Invert all, print a line for each, write the table and the sheet, and return the sheet."""
-    picture = runs.find(run, "pictures")[0]
+    picture = find(run, "pictures")[0]
     places = [(layer, index) for layer in run["layers"] for index in run["filters"]]
     pairs: Dict[str, Pair] = {}
     table: List[Dict[str, Any]] = []
@@ -84,7 +85,7 @@ def main(arguments: Sequence[str]) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     fig3 = Path(__file__).parent / "fig3.yaml"
     try:
-        run = runs.experiment(fig3, ["RESULTS=results/presets", *arguments])
+        run = read(fig3, ["RESULTS=results/presets", *arguments])
         sys.stdout.write(f"{compare(run)}\n")
     except FmiError as error:
         sys.stderr.write(f"presets: {error}\n")

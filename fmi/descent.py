@@ -14,8 +14,8 @@ from tqdm.auto import tqdm
 from fmi import pictures
 from fmi.device.mxnet import NDArray, mx
 from fmi.losses import Loss, squared_length
+from fmi.networks.vgg import Network
 from fmi.settings import Settings
-from fmi.vgg import Network
 
 log = logging.getLogger(__name__)
 

@@ -7,9 +7,10 @@ from typing import List, Sequence
 import numpy as np
 from PIL import Image
 
-from fmi import codes, pictures, vgg
+from fmi import codes, pictures
 from fmi.device.mxnet import context, mx
-from fmi.weights import Weights
+from fmi.networks import vgg
+from fmi.networks.weights import Weights
 
 LAYERS = ("relu1_1", "relu2_1")
 SIZE = (250, 187)  # width and height of a panel in the published Fig. 3

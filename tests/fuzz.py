@@ -238,8 +238,9 @@ forked.memory = 0
 
 
 def fuzz_weights(count, seed, folder, outcome):
-    from fmi import weights
     from fmi.errors import InputError
+    from fmi.networks import names as names_
+    from fmi.networks import weights
     from fmi.sources import formats
 
     made = bases(folder)
@@ -273,7 +274,7 @@ def fuzz_weights(count, seed, folder, outcome):
             assert found.sha256 == digest and not found.verified
             for name, array in found.arrays.items():
                 assert np.isfinite(array).all(), f"{name} is not finite"
-            named = weights.named_arrays(formats.read(data)[1])[1]
+            named = names_.named_arrays(formats.read(data)[1])[1]
             parts = unpacked(data)
             for key, array in named.items():
                 assert held(array, parts), f"{key} is not in the file"

@@ -13,9 +13,10 @@ from conftest import FILTERS
 from PIL import Image
 
 from experiments import bench, contenders
-from fmi import descent, losses, settings, vgg
+from fmi import descent, losses, settings
 from fmi.device.mxnet import mx
 from fmi.errors import InputError
+from fmi.networks import vgg
 
 HERE = Path(__file__).parent.parent
 try:

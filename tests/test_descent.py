@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 import fmi.invert
 from fmi import descent, pictures
+from fmi.networks.weights import embedded_path
 from fmi.settings import CODE, FAST
-from fmi.weights import embedded_path
 
 QUICK = {"long_edge": 48, "progress": False}
 

@@ -26,7 +26,7 @@ HERE = {"wheel": "mxnet-cu112", "version": "1.9.1", "error": "", "amx": False}
 
 def run(*arguments, **environment):
     return subprocess.run(
-        [sys.executable, "-m", "fmi.cli", "doctor", *arguments],
+        [sys.executable, "-m", "fmi", "doctor", *arguments],
         capture_output=True,
         text=True,
         check=False,

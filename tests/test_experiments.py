@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fmi import cli, descent, runs
+from fmi import cli, descent
 from fmi.errors import InputError
+from fmi.runs import experiment
 
 HERE = Path(__file__).parent.parent / "experiments"
 QUICK = ("LONG_EDGE=48", "STEPS=4", "STOP=0")
@@ -195,15 +196,15 @@ def test_unknown_key_in_yaml(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text("figure: fig3\nlayer: relu1_2\n")
     with pytest.raises(InputError, match=r"unknown key in .*mine.yaml 'layer'; did you mean"):
-        runs.experiment(path)
+        experiment.read(path)
     path.write_text("figure: fig3\npictures: [golden_gate]\nlayers: [relu1_2]\nchain: false\n")
     with pytest.raises(InputError, match="mine.yaml lacks 'filters', such as 0,1,2"):
-        runs.experiment(path)
+        experiment.read(path)
     path.write_text("figure: fig9\n")
     with pytest.raises(InputError, match="'figure' should be one of fig1, fig2"):
-        runs.experiment(path)
+        experiment.read(path)
     path.write_text("figure: [\n")
     with pytest.raises(InputError, match="mine.yaml cannot be read: while parsing"):
-        runs.experiment(path)
+        experiment.read(path)
     with pytest.raises(InputError, match="none.yaml cannot be read"):
-        runs.experiment(tmp_path / "none.yaml")
+        experiment.read(tmp_path / "none.yaml")

@@ -485,9 +485,11 @@ def test_package_finds_its_tables(tmp_path):
     """As a wheel lays them out: the tables inside the package, no checkout around it."""
     package = tmp_path / "fmi"
     (package / "models").mkdir(parents=True)
-    root = Path(table.__file__).parent
-    for file in [*root.glob("*.py")]:
-        (package / file.name).write_bytes(file.read_bytes())
+    root = Path(table.__file__).parents[1]
+    for file in root.rglob("*.py"):
+        target = package / file.relative_to(root)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(file.read_bytes())
     for file in table.table_folder().glob("*.yaml"):
         (package / "models" / file.name).write_bytes(file.read_bytes())
     code = (
@@ -504,7 +506,7 @@ def test_package_finds_its_tables(tmp_path):
         env={**os.environ, "PYTHONPATH": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "c")},
     )
     file, names, folder, count = json.loads(done.stdout)
-    assert Path(file).parent == package and "vgg19" in names
+    assert Path(file).parents[1] == package and "vgg19" in names
     assert Path(folder) == tmp_path / "c" / "fmi" / "models"
     assert count == 1 + len(table.named_folders("models"))
 

@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 import weight_files as files
 
-from fmi import vgg, weights
 from fmi.device.mxnet import context, mx
 from fmi.errors import InputError
+from fmi.networks import names as names_
+from fmi.networks import topology, vgg, weights
 from fmi.pictures import from_rgb
 from fmi.sources import formats
 
@@ -49,7 +50,7 @@ def test_same_codes_in_every_layout(form, base, tmp_path, picture):
     pytest.importorskip(package)
     found = weights.read(written(tmp_path, write(base, tmp_path), "no_suffix_tells"))
     assert (found.format, found.layout.name) == (kind, layout)
-    assert found.covers == vgg.CONVOLUTIONS[:4]
+    assert found.covers == topology.CONVOLUTIONS[:4]
     mean = 255 * files.ZOO_MEAN if layout == "zoo" else files.CAFFE_MEAN
     np.testing.assert_allclose(found.mean, mean, rtol=1e-12)
     expected = codes(base, mean, picture)
@@ -85,7 +86,7 @@ def test_gluon_own_network(norm, names, tmp_path, picture):
     path = tmp_path / "gluon.params"
     mx.nd.save(str(path), saved)
     found = weights.read(path)
-    assert found.covers == vgg.CONVOLUTIONS[:4] and not found.layout.original
+    assert found.covers == topology.CONVOLUTIONS[:4] and not found.layout.original
     result = codes(found.arrays, found.mean, picture, ["pool2"])
     assert relative(result, expected) < 1e-5
 
@@ -94,8 +95,8 @@ def test_batch_norm_of_pytorch(tmp_path, picture):
     """PyTorch computes the codes; torchvision's vgg19_bn has these modules and names."""
     torch = pytest.importorskip("torch")
     nn, modules, channels = torch.nn, [], 3
-    for name in vgg.CONVOLUTIONS[:4]:
-        count = vgg.FILTERS[int(name[4]) - 1]
+    for name in topology.CONVOLUTIONS[:4]:
+        count = topology.FILTERS[int(name[4]) - 1]
         modules += [nn.Conv2d(channels, count, 3, padding=1), nn.BatchNorm2d(count), nn.ReLU()]
         modules += [nn.MaxPool2d(2)] if name == "conv1_2" else []
         channels = count
@@ -114,7 +115,7 @@ def test_batch_norm_of_pytorch(tmp_path, picture):
     path = tmp_path / "norm.pth"
     torch.save({f"features.{key}": value for key, value in net.state_dict().items()}, path)
     found = weights.read(path)
-    assert found.covers == vgg.CONVOLUTIONS[:4]
+    assert found.covers == topology.CONVOLUTIONS[:4]
     assert relative(codes(found.arrays, found.mean, picture, ["relu2_2"]), expected) < 1e-5
 
 
@@ -127,17 +128,17 @@ def test_names_of_gluon_and_torchvision(norm):
     net = (vision.vgg19_bn if norm else vision.vgg19)()
     per_layer = 6 if norm else 2
     for namer, names in (
-        (weights._features, net._collect_params_with_prefix()),
-        (weights._prefixed, net.collect_params()),
+        (names_._features, net._collect_params_with_prefix()),
+        (names_._prefixed, net.collect_params()),
     ):
         keys = [namer(name, norm) for name in names]
-        found = [key for key in keys if key and key[0] in vgg.CONVOLUTIONS]
+        found = [key for key in keys if key and key[0] in topology.CONVOLUTIONS]
         assert len(found) == len(set(found)) == per_layer * 16
-        assert list(dict.fromkeys(name for name, _ in found)) == list(vgg.CONVOLUTIONS)
+        assert list(dict.fromkeys(name for name, _ in found)) == list(topology.CONVOLUTIONS)
     torchvision = pytest.importorskip("torchvision.models", reason="torchvision is not installed")
     model = (torchvision.vgg19_bn if norm else torchvision.vgg19)()
-    keys = [weights._features(name, norm) for name in model.state_dict()]
-    found = [key for key in keys if key and key[0] in vgg.CONVOLUTIONS]
+    keys = [names_._features(name, norm) for name in model.state_dict()]
+    found = [key for key in keys if key and key[0] in topology.CONVOLUTIONS]
     assert len(found) == len(set(found)) == per_layer * 16
 
 
@@ -170,7 +171,7 @@ def test_axes_in_fortran_order(base, tmp_path):
 
 def test_any_number_of_filters_under_the_field_names(arrays, tmp_path):
     found = weights.read(written(tmp_path, files.npz(arrays)))
-    assert found.covers == vgg.CONVOLUTIONS
+    assert found.covers == topology.CONVOLUTIONS
 
 
 def change_array(key, change):
@@ -250,7 +251,7 @@ def npz_bomb(base, _):
     shape = {"descr": "<f8", "fortran_order": False, "shape": (512, 512, 3, 3)}
     np.lib.format.write_array_header_1_0(head, shape)
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name in vgg.CONVOLUTIONS:
+        for name in topology.CONVOLUTIONS:
             content = head.getvalue() + bytes(8 * 512 * 512 * 9)
             archive.writestr(f"{name}_weight.npy", content)
     return stream.getvalue()
@@ -265,7 +266,7 @@ def npz_pickle(base, _):
 def norm_missing(base, _):
     named = {}
     for name, weight, bias in files.pairs(base):
-        place = (0, 3, 7, 10)[vgg.CONVOLUTIONS.index(name)]
+        place = (0, 3, 7, 10)[topology.CONVOLUTIONS.index(name)]
         named[f"features.{place}.weight"], named[f"features.{place}.bias"] = weight, bias
     named["features.1.running_mean"] = np.zeros(64, np.float32)
     return files.npz(named)
@@ -430,7 +431,7 @@ def test_reader_ignores_the_working_folder(base, tmp_path, monkeypatch):
 def test_limits_are_in_force():
     """The reader's process may have little more memory than it needs, and dies by an alarm."""
     code = (
-        "import resource, signal\nfrom fmi.sources import formats\nlayouts._limit(1 << 20)\n"
+        "import resource, signal\nfrom fmi.sources import formats\nformats._limit(1 << 20)\n"
         "print(resource.getrlimit(resource.RLIMIT_AS)[0], signal.alarm(0))"
     )
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}

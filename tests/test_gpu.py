@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import fmi.invert
-import fmi.vgg
+import fmi.networks.vgg
 from fmi.device import driver as _driver
 from fmi.device import environment as _environment
 from fmi.device import gpus as _gpu
@@ -424,7 +424,7 @@ def small(small_weights, picture, **options):
 def fits(monkeypatch, most, message=GPU_SAYS):
     """A device on which no more than `most` pictures fit; the batches that were tried."""
     tried = []
-    minimise = fmi.invert.descent.minimise
+    minimise = fmi.call.descent.minimise
 
     def limited(network, loss, *rest):
         tried.append(loss.pictures)
@@ -432,7 +432,7 @@ def fits(monkeypatch, most, message=GPU_SAYS):
             raise _mxnet.mx.MXNetError(message)
         return minimise(network, loss, *rest)
 
-    monkeypatch.setattr(fmi.invert.descent, "minimise", limited)
+    monkeypatch.setattr(fmi.call.descent, "minimise", limited)
     return tried
 
 
@@ -440,9 +440,9 @@ def test_out_of_memory_halves_the_batch_and_says_so(small_weights, picture, monk
     wanted = small(small_weights, picture)
     tried = fits(monkeypatch, 1)
     freed = []
-    free = fmi.vgg.Network.free
+    free = fmi.networks.vgg.Network.free
     monkeypatch.setattr(
-        fmi.vgg.Network, "free", lambda self: (freed.append(len(tried)), free(self))
+        fmi.networks.vgg.Network, "free", lambda self: (freed.append(len(tried)), free(self))
     )
     found = small(small_weights, picture)
     assert tried == [5, 2, 1, 1, 1, 1, 1]

@@ -10,6 +10,7 @@ from PIL import Image
 
 import fmi.invert
 from fmi.errors import InputError
+from fmi.networks import weights
 from fmi.settings import PAPER
 
 QUICK = {"long_edge": 48, "steps": 3, "stop": 0, "progress": False}
@@ -26,7 +27,7 @@ def test_an_inversion_holds_all_that_is_needed_to_repeat_it(picture, options, sm
     assert record["function"] == "feature_map"
     assert (record["layers"], record["filter"], record["seed"]) == (["relu2_1"], 2, 9)
     assert record["settings"]["learning_rate"] == 0.1
-    assert record["weights"]["sha256"] == fmi.invert.weights_.read(small_weights).sha256
+    assert record["weights"]["sha256"] == weights.read(small_weights).sha256
     assert (record["precision"], record["device"]) == ("float32", "cpu(0)")
     assert set(record["versions"]) == {"fmi", "mxnet", "numpy", "python"}
     assert record["pictures"]["content"]["width"] == 48

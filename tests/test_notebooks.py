@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from fmi import weights
+from fmi.networks import weights
 
 nbclient = pytest.importorskip("nbclient")
 nbformat = pytest.importorskip("nbformat")

@@ -4,8 +4,9 @@ import numpy as np
 import oracle
 import pytest
 
-from fmi import losses, passes, vgg
+from fmi import losses
 from fmi.device.mxnet import AMX, mx
+from fmi.networks import passes, topology, vgg
 
 LAYERS = [
     ["relu1_1"],
@@ -45,7 +46,7 @@ def by_automatic_differentiation(network, image, loss):
 def test_gradient_agrees_with_numpy(arrays, layers, size):
     network, image, loss, wanted = problem(arrays, layers, size)
     values, gradient = (a.asnumpy() for a in network.gradient(mx.nd.array(image), loss))
-    numpy_network = oracle.Network(arrays, vgg.deepest(layers))
+    numpy_network = oracle.Network(arrays, topology.deepest(layers))
     for place, picture in enumerate(image):
         codes = numpy_network.codes(picture)
         weights = {name: 0.5 + index for index, name in enumerate(layers)}

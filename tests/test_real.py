@@ -11,7 +11,8 @@ import pytest
 
 import fmi.invert
 from experiments import compare
-from fmi import evidence, weights
+from fmi import evidence
+from fmi.networks import weights
 
 FULL = os.environ.get("FMI_FULL") == "1"
 LAYERS = ("relu1_2", "relu2_2", "relu3_2")

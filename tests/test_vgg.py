@@ -9,21 +9,21 @@ import oracle
 import pytest
 from conftest import random_arrays
 
-from fmi import vgg
 from fmi.device import environment as _environment
 from fmi.device import mxnet as _mxnet
 from fmi.device.mxnet import mx
 from fmi.errors import InputError
+from fmi.networks import topology, vgg
 
 
 def test_layers_are_those_of_the_paper():
-    assert len(vgg.CONVOLUTIONS) == 16
-    filters = {name: vgg.FILTERS[int(name[4]) - 1] for name in vgg.CONVOLUTIONS}
+    assert len(topology.CONVOLUTIONS) == 16
+    filters = {name: topology.FILTERS[int(name[4]) - 1] for name in topology.CONVOLUTIONS}
     assert sum(filters.values()) == 5504  # paper, section 3.1
-    assert vgg.LAYERS[:5] == ("conv1_1", "relu1_1", "conv1_2", "relu1_2", "pool1")
-    assert vgg.LAYERS[-1] == "relu5_4"
-    assert vgg.smallest_side("relu1_2") == 1
-    assert vgg.smallest_side("relu5_1") == 16
+    assert topology.LAYERS[:5] == ("conv1_1", "relu1_1", "conv1_2", "relu1_2", "pool1")
+    assert topology.LAYERS[-1] == "relu5_4"
+    assert topology.smallest_side("relu1_2") == 1
+    assert topology.smallest_side("relu5_1") == 16
 
 
 @pytest.mark.parametrize("size", [(32, 32), (37, 50)])
@@ -67,13 +67,13 @@ def test_missing_convolution_is_named(arrays):
 
 def test_unknown_layer_names_the_nearest():
     with pytest.raises(InputError, match=r"unknown layer 'relu32'; did you mean .*relu3_2"):
-        vgg.check_layer("relu32")
+        topology.check_layer("relu32")
     with pytest.raises(InputError, match="unknown layer 'relu5_5'; did you mean relu5_"):
-        vgg.check_layer("relu5_5")
+        topology.check_layer("relu5_5")
 
 
 def test_all_five_layers_of_the_full_width():
-    arrays = random_arrays(filters=vgg.FILTERS, seed=0)
+    arrays = random_arrays(filters=topology.FILTERS, seed=0)
     layers = ["relu1_2", "relu2_2", "relu3_2", "relu4_2", "relu5_2"]
     image = np.random.RandomState(0).uniform(-120, 130, (1, 3, 33, 40)).astype(np.float32)
     found = vgg.network(arrays, layers, "avg", mx.cpu())(mx.nd.array(image))

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import weight_files as files
 
-from fmi import cli, invert, vgg, weights
+from fmi import cli, invert
 from fmi.errors import InputError
+from fmi.networks import report, topology, vgg, weights
 from fmi.sources import table
 
 
@@ -53,7 +54,7 @@ def save(path, blocks=2, seed=5, writer=None):
 def embedded(place, filters=(4, 5, 6, 7, 8)):
     arrays, channels = {}, 3
     random = np.random.RandomState(0)
-    for name in vgg.CONVOLUTIONS:
+    for name in topology.CONVOLUTIONS:
         count = filters[int(name[4]) - 1]
         arrays[f"{name}_weight"] = random.normal(0, 0.2, (count, channels, 3, 3)).astype("f2")
         arrays[f"{name}_bias"] = random.normal(0, 1, count).astype("f2")
@@ -99,7 +100,7 @@ def test_unknown_digest_is_used_with_one_warning(place, caplog):
         found = weights.load("auto", ["relu2_2"])
     assert (found.source, found.verified, found.sha256) == (None, False, digest)
     (record,) = caplog.records
-    assert record.levelno == logging.WARNING and record.name == "fmi.weights"
+    assert record.levelno == logging.WARNING and record.name == "fmi.networks.weights"
     assert record.getMessage() == f"{path}: its digest is unknown, sha256 {digest}"
 
 
@@ -227,7 +228,7 @@ def test_arrays_cannot_be_changed(place):
 def test_convert_keeps_the_network(place):
     path = save(place / "zoo.params", writer=zoo_params)
     before = weights.read(path)
-    after = weights.convert(path, place / "out" / "converted.npz")
+    after = report.convert(path, place / "out" / "converted.npz")
     assert after.mean == before.mean and after.mean != files.CAFFE_MEAN
     for key, array in before.arrays.items():
         np.testing.assert_array_equal(after.arrays[key], array)
@@ -236,7 +237,7 @@ def test_convert_keeps_the_network(place):
     assert record["converted_from"] == {"name": "zoo.params", "sha256": before.sha256}
     assert record["layout"] == "zoo"
     with pytest.raises(InputError, match=r"weights are written as \.npz"):
-        weights.convert(path, place / "out.h5")
+        report.convert(path, place / "out.h5")
 
 
 def gatys_scaled(arrays, picture):
@@ -245,7 +246,7 @@ def gatys_scaled(arrays, picture):
     from fmi.pictures import from_rgb
 
     scaled, previous = {}, np.ones(3)
-    names = [n for n in vgg.CONVOLUTIONS if f"{n}_weight" in arrays]
+    names = [n for n in topology.CONVOLUTIONS if f"{n}_weight" in arrays]
     network = vgg.network(arrays, [n.replace("conv", "relu") for n in names], "max", context("cpu"))
     found = network(mx.nd.array(from_rgb(picture, files.CAFFE_MEAN)))
     for name in names:
@@ -261,10 +262,10 @@ def test_original_and_normalised_weights_are_told_apart(real_weights, place):
     from skimage import data
 
     real = weights.read(real_weights)
-    assert "not normalised, as the original Caffe weights" in weights.report(real)
+    assert "not normalised, as the original Caffe weights" in report.report(real)
     path = place / "normalised.npz"
     path.write_bytes(files.npz(gatys_scaled(dict(real.arrays), data.coffee()[:200, :300])))
-    text = weights.report(weights.read(path))
+    text = report.report(weights.read(path))
     assert "normalised as by Gatys et al." in text and "not normalised" not in text
 
 

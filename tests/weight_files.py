@@ -6,7 +6,7 @@ import zipfile
 
 import numpy as np
 
-from fmi import vgg
+from fmi.networks import topology
 
 CAFFE_MEAN = (123.68, 116.779, 103.939)
 ZOO_MEAN = np.array([0.485, 0.456, 0.406])
@@ -19,10 +19,10 @@ def vgg_arrays(blocks=2, seed=5):
     """Random weights of VGG-19's own widths, the first blocks only; RGB, 0-255 minus mean."""
     random = np.random.RandomState(seed)
     arrays, channels = {}, 3
-    for name in vgg.CONVOLUTIONS:
+    for name in topology.CONVOLUTIONS:
         if int(name[4]) > blocks:
             break
-        count = vgg.FILTERS[int(name[4]) - 1]
+        count = topology.FILTERS[int(name[4]) - 1]
         spread = np.sqrt(2 / (9 * channels))
         arrays[f"{name}_weight"] = random.normal(0, spread, (count, channels, 3, 3))
         arrays[f"{name}_bias"] = random.normal(0, 1, count)
@@ -32,7 +32,7 @@ def vgg_arrays(blocks=2, seed=5):
 
 def pairs(arrays):
     """Convolution, kernel, bias."""
-    for name in vgg.CONVOLUTIONS:
+    for name in topology.CONVOLUTIONS:
         if f"{name}_weight" in arrays:
             yield name, arrays[f"{name}_weight"], arrays[f"{name}_bias"]
 
@@ -57,7 +57,7 @@ def numbered(arrays):
     """torchvision's names."""
     named = {}
     for name, weight, bias in pairs(arrays):
-        module = MODULES[vgg.CONVOLUTIONS.index(name)]
+        module = MODULES[topology.CONVOLUTIONS.index(name)]
         named[f"features.{module}.weight"] = weight
         named[f"features.{module}.bias"] = bias
     return named

@@ -20,7 +20,6 @@ import numpy as np
 from tqdm import tqdm
 
 import fmi.invert
-import fmi.weights
 from experiments.embedded.dataset import SCALE, clean_crops
 from experiments.embedded.export import (
     photograph,
@@ -32,6 +31,7 @@ from experiments.embedded.export import (
 from experiments.embedded.network import codes, rescale, untrained
 from experiments.embedded.train import Config, accuracy, held_out_canvases
 from fmi import evidence
+from fmi.networks import weights as weights_
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ def median(values: Iterable[float]) -> float:
     return round(float(np.median(list(values))), 1)
 
 
-def found_again(panels: Sequence[Sequence[np.ndarray]], network: fmi.weights.Weights) -> float:
+def found_again(panels: Sequence[Sequence[np.ndarray]], network: weights_.Weights) -> float:
     """How often a panel's nearest panel from another photograph shows the same filter.
 
     Parameters
@@ -96,7 +96,7 @@ def found_again(panels: Sequence[Sequence[np.ndarray]], network: fmi.weights.Wei
 
 
 def invert_row(
-    path: Path, layer: str, entries: Mapping[str, Any], judge: fmi.weights.Weights
+    path: Path, layer: str, entries: Mapping[str, Any], judge: weights_.Weights
 ) -> Dict[str, float]:
     """Invert one layer's chosen filters over all photographs and measure the panels.
 
@@ -135,14 +135,14 @@ def invert_row(
 
 
 def invert_rows(
-    path: Path, entries: Mapping[str, Any], judge: fmi.weights.Weights
+    path: Path, entries: Mapping[str, Any], judge: weights_.Weights
 ) -> Dict[str, Dict[str, float]]:
     """:func:`invert_row` for every layer of the YAML's ``panels``."""
     layers = tqdm(entries["layers"], f"inverting {path.stem}")
     return {layer: invert_row(path, layer, entries, judge) for layer in layers}
 
 
-def untrained_rows(config: Config, judge: fmi.weights.Weights) -> Dict[str, Dict[str, float]]:
+def untrained_rows(config: Config, judge: weights_.Weights) -> Dict[str, Dict[str, float]]:
     """The same with He's initialisation, its layers rescaled to the same mean activations."""
     calibration = config.calibration
     scenes = photographs(calibration["pictures"], calibration["long_edge"])
@@ -162,7 +162,7 @@ def measure(config: Config, folder: Path, path: Path) -> Dict[str, Any]:
     pictures, _ = clean_crops(canvases, crop, count, config.seed + 1)
     batches = np.array_split(pictures / SCALE, max(1, count // 32))
     scenes = photographs(config.calibration["pictures"], config.calibration["long_edge"])
-    judge = fmi.weights.read(path)
+    judge = weights_.read(path)
     net, repeats = trained(config, folder).net, config.report["repeats"]
     rounds = [accuracy(net, canvases, crop, count, config.seed + 1 + i) for i in range(repeats)]
     return {
@@ -201,7 +201,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> None:
     config = Config.read(options.config)
     metrics = measure(config, options.run, options.network)
     if options.untrained:
-        judge = fmi.weights.read(options.network)
+        judge = weights_.read(options.network)
         metrics["panels_untrained"] = untrained_rows(config, judge)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(metrics, indent=1, sort_keys=True) + "\n")

@@ -1,0 +1,23 @@
+"""``fmi doctor``: what is here, what is missing, what to do."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from typing import Any
+
+
+def add(commands: Any) -> None:
+    """Add the command."""
+    doctor = commands.add_parser("doctor", help="what is here, what is missing, what to do")
+    doctor.add_argument("--json", action="store_true", help="for reports")
+    doctor.set_defaults(run=_doctor)
+
+
+def _doctor(chosen: argparse.Namespace) -> int:
+    from fmi import doctor
+
+    report = doctor.examine()
+    sys.stdout.write(f"{json.dumps(report, indent=2) if chosen.json else doctor.text(report)}\n")
+    return 0 if report["device"] else 2

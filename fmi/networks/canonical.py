@@ -1,0 +1,99 @@
+"""The one form of weights: float32 kernels (O, I, 3, 3) for RGB on 0-255 minus a mean colour."""
+
+from __future__ import annotations
+
+from typing import Any, Dict, Mapping, Optional, Tuple
+
+import numpy as np
+
+from fmi.errors import InputError
+from fmi.networks import topology
+from fmi.networks.names import Key
+from fmi.sources.table import Layout
+
+BN_EPSILON = 1e-5  # torchvision's and Gluon's
+
+
+def canonical(
+    named: Mapping[Key, np.ndarray], layout: Layout, mean: Any = None
+) -> Tuple[Dict[str, np.ndarray], Tuple[float, float, float]]:
+    """Fold BatchNorm and input scale into the convolutions, order axes and colours.
+
+    Parameters
+    ----------
+    named
+        As :func:`named_arrays` returns them.
+    layout
+        Of their file.
+    mean
+        RGB, 0-255; ``None``: the layout's.
+
+    Returns
+    -------
+    dict
+        ``conv1_1_weight`` (O, I, 3, 3), ``conv1_1_bias`` (O,) ... float32, read-only.
+    tuple
+        The RGB mean colour on the 0-255 scale.
+
+    Raises
+    ------
+    InputError
+        If shapes do not fit, or values are not finite.
+    """
+    to_255 = 255 / layout.scale
+    colour = np.asarray(mean if mean is not None else np.multiply(layout.mean, to_255), dtype=float)
+    if colour.shape != (3,) or not ((colour >= 0) & (colour <= 255)).all():
+        raise InputError("its mean is no RGB colour on the 0-255 scale")
+    result: Dict[str, np.ndarray] = {}
+    channels: Optional[int] = 3
+    for convolution in topology.CONVOLUTIONS:
+        parts = {kind: array for (name, kind), array in named.items() if name == convolution}
+        if not parts:
+            channels = None  # nothing after a gap can be used, but it may be there
+            continue
+        weight, bias = _convolution(convolution, parts, layout, channels)
+        if convolution == topology.CONVOLUTIONS[0]:
+            if layout.channels == "BGR":
+                weight = weight[:, ::-1]
+            # The network takes (x / to_255 - mean) / std; x is what it takes from now on.
+            weight = weight / (to_255 * np.asarray(layout.std))[None, :, None, None]
+        for kind, array in (("weight", weight), ("bias", bias)):
+            with np.errstate(over="ignore"):  # infinity is refused below
+                array = np.array(array, dtype=np.float32, order="C")  # lets go of the file's bytes
+            if not np.isfinite(array).all():
+                raise InputError(f"{convolution}'s {kind} holds values that are not finite")
+            array.flags.writeable = False
+            result[f"{convolution}_{kind}"] = array
+        channels = weight.shape[0]
+    if not result:
+        raise InputError("holds no VGG-19: there is no convolution in it")
+    red, green, blue = (float(value) for value in colour)
+    return result, (red, green, blue)
+
+
+def _convolution(
+    name: str, parts: Mapping[str, np.ndarray], layout: Layout, channels: Optional[int]
+) -> Tuple[np.ndarray, np.ndarray]:
+    """One convolution's (O, I, 3, 3) kernel and (O,) bias, BatchNorm folded in."""
+    if "weight" not in parts or "bias" not in parts:
+        raise InputError(f"{name} lacks its weight or its bias")
+    weight, bias = parts["weight"], parts["bias"]
+    if weight.ndim == 4:
+        weight = weight.transpose([layout.kernel.index(axis) for axis in "OIHW"])
+    expected = (len(bias), channels or weight.shape[1], 3, 3)
+    if weight.shape != expected or bias.ndim != 1 or not bias.size:
+        raise InputError(
+            f"{name} has a weight of shape {parts['weight'].shape} and a bias of shape"
+            f" {bias.shape}; with axes {layout.kernel}, O filters and"
+            f" {expected[1]} channels, its weight should have 3 x 3 pixels and its bias O values"
+        )
+    norm = [parts.get(kind) for kind in ("gamma", "beta", "mean", "variance")]
+    if all(part is None for part in norm):
+        return weight, bias
+    if any(part is None or part.shape != bias.shape for part in norm):
+        raise InputError(f"{name} lacks a part of its BatchNorm")
+    gamma, beta, mean, variance = (np.asarray(part, dtype=np.float64) for part in norm)
+    if not (variance >= 0).all():
+        raise InputError(f"{name}'s BatchNorm has a negative or undefined variance")
+    gain = gamma / np.sqrt(variance + BN_EPSILON)
+    return weight * gain[:, None, None, None], (bias - mean) * gain + beta

@@ -1,0 +1,297 @@
+"""Weights of VGG-19: found, read, brought to one form, and known by their digest.
+
+The one form: float32, kernels (O, I, 3, 3) for RGB on the 0-255 scale minus a mean colour.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
+
+import numpy as np
+
+from fmi import files
+from fmi.errors import InputError, unknown
+from fmi.networks import topology
+from fmi.networks.canonical import canonical
+from fmi.networks.names import named_arrays
+from fmi.sources import formats, table
+from fmi.sources.table import Layout, Source
+
+log = logging.getLogger(__name__)
+
+LARGEST = 2 << 30  # bytes of a file; VGG-19 with its dense layers takes 575 MB
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A network's weights in the one form.
+
+    Attributes
+    ----------
+    name
+        The file's name without its suffix.
+    path, sha256
+        The file and its digest.
+    mean
+        RGB colour, 0-255, to subtract from a picture.
+    arrays
+        ``conv1_1_weight`` (O, I, 3, 3), ``conv1_1_bias`` (O,) ... float32, read-only.
+    format, layout
+        A key of :data:`fmi.formats.FORMATS`; how the file's own network takes a picture.
+    source
+        The entry of ``models/sources.yaml`` that has this digest, or ``None``.
+    embedded
+        Whether this is the small network that the package brings along, no VGG-19.
+    """
+
+    name: str
+    path: Path
+    sha256: str
+    mean: Tuple[float, float, float]
+    arrays: Mapping[str, np.ndarray]
+    format: str
+    layout: Layout
+    source: Optional[str] = None
+    embedded: bool = False
+
+    @property
+    def verified(self) -> bool:
+        """Whether the digest is a known one."""
+        return self.source is not None
+
+    @property
+    def covers(self) -> Tuple[str, ...]:
+        """The convolutions that are there, from the first one on without a gap."""
+        there = [f"{name}_weight" in self.arrays for name in topology.CONVOLUTIONS]
+        return topology.CONVOLUTIONS[: there.index(False) if False in there else None]
+
+    def describe(self) -> Dict[str, object]:
+        """What identifies the weights, for an inversion's settings."""
+        return {
+            "name": self.name,
+            "sha256": self.sha256,
+            "source": self.source,
+            "verified": self.verified,
+            "embedded": self.embedded,
+            "mean": list(self.mean),
+        }
+
+
+def load(weights: Union[str, Path, Weights], layers: Sequence[str]) -> Weights:
+    """Weights that cover `layers`.
+
+    Parameters
+    ----------
+    weights
+        One of
+
+        - a path;
+        - the name of a source (``fmi weights list``); ``"vgg19"`` stands for the weights of
+          Simonyan & Zisserman from any source, or a file of unknown digest whose name begins
+          with ``vgg19``;
+        - ``"embedded"``: the small network that the package brings along;
+        - ``"auto"``: as ``"vgg19"``, else as ``"embedded"`` with a warning;
+        - weights that are loaded already.
+    layers
+        Names of layers.
+
+    Raises
+    ------
+    InputError
+        If there are no such weights, they cannot be read, or they lack a layer; the first
+        missing convolution is named.
+    """
+    needed = topology.convolutions_before(topology.deepest(layers))
+    if isinstance(weights, Weights):
+        return _covering(weights, needed)
+    text = str(weights)
+    known = table.models()
+    if text == "embedded":
+        return _covering(_embedded(), needed)
+    if text == "vgg19":
+        return _vgg19(needed, original=True)
+    if text in known:
+        return _covering(_named(known[text]), needed)
+    if text != "auto":
+        if os.sep not in text and "." not in text:
+            raise unknown("weights", text, ("auto", "embedded", *known, "or a path"))
+        return _covering(_with_warnings(read(weights)), needed)
+    try:
+        return _vgg19(needed, original=False)
+    except InputError as error:
+        if not embedded_path().is_file():
+            raise
+        found = _covering(_embedded(), needed)
+        _warn(f"using the small embedded network, not VGG-19: {error}")
+        return found
+
+
+def embedded_path() -> Path:
+    """The file of the embedded network."""
+    return table.table_folder() / "embedded.npz"
+
+
+def _embedded() -> Weights:
+    path = embedded_path()
+    if not path.is_file():
+        raise InputError(f"the embedded network {path} is not there; install fmi anew")
+    return read(path)
+
+
+def _named(source: Source) -> Weights:
+    path = table.find(source)
+    if path is None:
+        raise _missing(source.file, source.name)
+    found = read(path)
+    if found.source != source.name:
+        raise InputError(
+            f"{path} has not the digest of {source.name} ({source.digest}), its sha256 is"
+            f" {found.sha256}; delete it and fetch it again: fmi weights fetch {source.name}"
+        )
+    return _with_warnings(found)
+
+
+def _vgg19(needed: Sequence[str], original: bool) -> Weights:
+    """The weights of 2014 with a known digest, else a file of an unknown one.
+
+    If `original` is not asked for, else a network trained anew.
+    """
+    known = {source.file: source for source in table.models().values()}
+    problems: List[InputError] = []
+    first: List[Tuple[Path, Optional[Source]]] = []
+    unverified: List[Tuple[Path, Optional[Source]]] = []
+    last: List[Tuple[Path, Optional[Source]]] = []
+    for path in table.candidates():
+        source = known.get(path.name)
+        if source is None:
+            unverified.append((path, None))
+        elif source.default:
+            first.append((path, source))
+        elif not original:
+            last.append((path, source))
+    for path, source in [*first, *unverified, *last]:
+        try:
+            found = _named_at(path, source) if source else read(path)
+            return _with_warnings(_covering(found, needed))
+        except InputError as error:
+            problems.append(error)
+    for problem in problems[1:]:
+        log.debug("%s", problem)
+    raise problems[0] if problems else _missing("vgg19.params", "vgg19")
+
+
+def _named_at(path: Path, source: Source) -> Weights:
+    found = read(path)
+    if found.source != source.name:
+        raise InputError(
+            f"{path} is damaged: its sha256 is {found.sha256}, that of {source.name} should be"
+            f" {source.digest}; delete it and fetch it again"
+        )
+    return found
+
+
+def _missing(file: str, name: str) -> InputError:
+    places = ", ".join(str(folder) for folder in table.folders("models"))
+    return InputError(
+        f"no VGG-19 weights ({file}) in {places}; with internet: fmi weights fetch {name};"
+        " else give WEIGHTS=path, put the file's folder into FMI_MODELS, or use the embedded"
+        " network: WEIGHTS=embedded"
+    )
+
+
+def _covering(weights: Weights, needed: Sequence[str]) -> Weights:
+    for name in needed:
+        if f"{name}_weight" not in weights.arrays:
+            raise InputError(
+                f"{weights.path} lacks {name}, the layers asked for need {needed[0]} to"
+                f" {needed[-1]}; ask for shallower layers or give other weights"
+            )
+    return weights
+
+
+@functools.lru_cache(maxsize=None)
+def _warn(message: str) -> None:
+    """Once a process: a figure loads the same weights many times."""
+    log.warning("%s", message)
+
+
+def _with_warnings(weights: Weights) -> Weights:
+    """Say what a person should know before trusting a result."""
+    notes = []
+    if not weights.verified and not weights.embedded:
+        notes.append(f"its digest is unknown, sha256 {weights.sha256}")
+    if not weights.layout.original:
+        notes.append("a network trained anew, whose filters are not those of the published Fig. 3")
+    if notes:
+        _warn(f"{weights.path}: {'; '.join(notes)}")
+    return weights
+
+
+# --- reading ---
+
+
+def read(path: Union[str, Path]) -> Weights:
+    """A weights file in any of the known formats and layouts, told by its content.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, is damaged, or holds no VGG-19.
+    """
+    path = Path(path)
+    try:
+        status = path.stat()
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
+        raise InputError(
+            f"weights {path} cannot be read: {getattr(error, 'strerror', error)}"
+        ) from None
+    if not path.is_file():
+        raise InputError(f"weights {path} are not a file")
+    if status.st_size > LARGEST:
+        raise InputError(f"weights {path} are larger than VGG-19 can be")
+    return _read(path, (status.st_mtime_ns, status.st_size, status.st_ino))
+
+
+@functools.lru_cache(maxsize=2)
+def _read(path: Path, _state: Tuple[int, int, int]) -> Weights:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"weights {path} cannot be read: {error.strerror}") from None
+    source = table.identify(data, table.models())
+    known = table.layouts()[source.layout] if source else None
+    try:
+        form, arrays = formats.read(data)
+        text = arrays.pop(formats.METADATA, None)
+        layout, named = named_arrays(arrays, known)
+        mean = arrays.get("averageImage", _metadata(text).get("mean"))
+        one_form, colour = canonical(named, layout, mean)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    return Weights(
+        name=path.stem,
+        path=path,
+        sha256=files.digests(data)["sha256"],
+        mean=colour,
+        arrays=one_form,
+        format=form,
+        layout=layout,
+        source=source.name if source else None,
+        embedded=embedded_path().is_file() and path.samefile(embedded_path()),
+    )
+
+
+def _metadata(text: Optional[np.ndarray]) -> Dict[str, Any]:
+    if text is None:
+        return {}
+    try:
+        found = json.loads(str(text))
+    except (ValueError, RecursionError):
+        raise InputError("its metadata is damaged") from None
+    return found if isinstance(found, dict) else {}

@@ -1,0 +1,192 @@
+"""Experiments: a figure's YAML with ``KEY=VALUE`` texts laid over it."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence
+
+from fmi import pictures
+from fmi import settings as presets
+from fmi.errors import InputError, unknown
+from fmi.networks import topology
+from fmi.sources import table
+
+log = logging.getLogger(__name__)
+
+LISTS = ("pictures", "layers", "filters", "styles", "style_layers")
+NUMBERS = ("draws", "seed", "tiles")
+TEXTS = ("figure", "settings", "results", "weights", "ctx", "precision")
+COMMON = ("figure", "pictures", "settings", "seed", "results", "weights", "ctx", "precision")
+OWN = {  # keys of each figure beside the common ones
+    "fig1": ("layers", "filters", "tiles"),
+    "fig2": (),
+    "fig3": ("layers", "filters", "chain"),
+    "fig4": ("layers", "draws"),
+    "fig5": ("styles", "content_layer", "style_layers", "alpha", "beta"),
+}
+STAND_INS = {  # for the paper's pictures where they are not there
+    "golden_gate": "skimage:coffee",
+    "tubingen": "skimage:astronaut",
+    "frida_kahlo": "skimage:hubble_deep_field",
+    "seated_nude": "skimage:immunohistochemistry",
+    "starry_night": "skimage:retina",
+    "the_scream": "skimage:rocket",
+}
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A figure to draw: what the YAML says, with single values overridden.
+
+    Attributes
+    ----------
+    figure
+        ``"fig1"`` ... ``"fig5"``.
+    values
+        The keys of :data:`OWN` and :data:`COMMON` that are given.
+    overrides
+        Settings given besides, as for :func:`fmi.settings.override`.
+    """
+
+    figure: str
+    values: Mapping[str, Any]
+    overrides: Mapping[str, Any]
+
+    def __getitem__(self, key: str) -> Any:
+        return self.values[key]
+
+    @property
+    def results(self) -> Path:
+        """The folder for everything that is written."""
+        return Path(self.values.get("results", f"results/{self.figure}"))
+
+    def settings(self, section: Optional[str] = None) -> presets.Settings:
+        """The settings of its inversions, or of one of the style transfers."""
+        return presets.override(presets.preset(self["settings"]), self.overrides, section)
+
+    def options(self) -> Dict[str, Any]:
+        """Keywords for the functions of :mod:`fmi.invert`."""
+        given = ("settings", "seed", "weights", "ctx", "precision")
+        return {**{k: self[k] for k in given if k in self.values}, **self.overrides}
+
+
+def read(path: Path, overrides: Sequence[str] = ()) -> Experiment:
+    """Read an experiment's YAML and lay ``KEY=VALUE`` texts over it.
+
+    Parameters
+    ----------
+    path
+        YAML with the keys of :data:`COMMON`, those of its figure in :data:`OWN`, and any field
+        of :class:`fmi.settings.Settings`.
+    overrides
+        Such as ``"LAYERS=relu1_2,relu2_2"``; keys in upper or lower case, lists with commas.
+
+    Raises
+    ------
+    InputError
+        For an unknown key or a value that does not fit.
+    """
+    raw = presets.read_yaml(path)
+    figure = raw.get("figure")
+    if figure not in OWN:
+        raise InputError(f"{path}: 'figure' should be one of {', '.join(OWN)}, not {figure!r}")
+    own = COMMON + OWN[figure]
+    known = own + presets.overridable()
+    _check_keys(raw, known, f"key in {path}")
+    given = _given(overrides, known)
+    folder = _picture_folder(given)
+    merged = {**raw, **given}
+    fields = presets.field_names(presets.Transfer)
+    lacking = [k for k in ("pictures", *OWN[figure]) if k not in merged and k not in fields]
+    if lacking:
+        raise InputError(f"{path} lacks '{lacking[0]}', such as {_EXAMPLES[lacking[0]]}")
+    values = {k: _typed(k, v) for k, v in merged.items() if k in own and k not in fields}
+    settings = {k: v for k, v in merged.items() if k not in values}
+    values.update(folder=folder, asked_for=[key for key in ("pictures", "styles") if key in given])
+    name = values.setdefault("settings", "code")
+    presets.override(presets.preset(name), settings, "gatys" if figure == "fig5" else None)
+    if isinstance(values.get("chain"), dict):  # a value for each preset
+        values["chain"] = values["chain"].get(name, False)
+    for layer in values.get("layers", ()):
+        topology.check_layer(layer)
+    return Experiment(figure, values, settings)
+
+
+def _given(overrides: Sequence[str], known: Sequence[str]) -> Dict[str, str]:
+    """``KEY=VALUE`` texts by key in lower case."""
+    given = {}
+    for text in overrides:
+        key, equals, value = text.partition("=")
+        if not equals or not value:
+            raise InputError(f"{text!r} should be KEY=VALUE, such as LAYERS=relu1_2")
+        given[key.lower()] = value
+    _check_keys([key.upper() for key in given], [key.upper() for key in known], "variable")
+    return given
+
+
+def _picture_folder(given: Dict[str, str]) -> Optional[str]:
+    """Take PICTURES out of `given` where it says where the YAML's pictures are, not which."""
+    named = given.get("pictures", "")
+    folder = named if named and Path(named).is_dir() else None
+    if folder or named == "auto":
+        del given["pictures"]
+    return folder
+
+
+def _check_keys(given: Iterable[str], known: Sequence[str], kind: str) -> None:
+    for key in given:
+        if key not in known:
+            raise unknown(kind, key, known)
+
+
+def _typed(key: str, value: Any) -> Any:
+    try:
+        if key in LISTS:
+            items = value.split(",") if isinstance(value, str) else list(value)
+            return [int(item) for item in items] if key == "filters" else [str(i) for i in items]
+        if key in NUMBERS:
+            number = int(value)
+            if number < (0 if key == "seed" else 1):
+                raise ValueError
+            return number
+        if key == "chain" and not isinstance(value, dict):
+            return {"1": True, "true": True, "0": False, "false": False}[str(value).lower()]
+    except (TypeError, ValueError, KeyError):
+        raise InputError(
+            f"{key}={value!r} is not what {key} takes, such as {_EXAMPLES[key]}"
+        ) from None
+    return str(value) if key in TEXTS else value
+
+
+_EXAMPLES = {
+    "pictures": "golden_gate,tubingen",
+    "styles": "starry_night",
+    "layers": "relu1_2,relu2_2",
+    "style_layers": "relu1_1,relu2_1",
+    "filters": "0,1,2",
+    "draws": "2",
+    "seed": "0",
+    "tiles": "64",
+    "chain": "1 or 0",
+}
+
+
+def find(run: Experiment, names: str) -> List[Path]:
+    """The files of the pictures listed under a key.
+
+    They are looked for in PICTURES=dir, else where :func:`fmi.sources.table.folders` says. Where
+    the paper's own pictures are not there, those of :data:`STAND_INS` take their place, with a
+    warning, unless pictures were asked for by name.
+    """
+    folder = run.values.get("folder")
+    folders = [folder] if folder else table.folders("pictures")
+    try:
+        return [pictures.find(name, folders) for name in run[names]]
+    except InputError as error:
+        if folder or names in run["asked_for"]:
+            raise
+        others = [STAND_INS[name] for name in run[names]]
+        log.warning("%s; using scikit-image's: %s", error, ", ".join(others))
+        return [pictures.find(name, []) for name in others]

@@ -1,0 +1,151 @@
+"""Panels: which are stored already, and the computation of those that are not.
+
+A panel is a PNG, the same undenoised, and a JSON with all that is needed to repeat it. The JSON
+holds a key made from everything that the picture depends on; a panel whose key is there already
+is not computed again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Callable, Mapping, Optional, Sequence, Tuple
+
+from tqdm.auto import tqdm
+
+from fmi import invert, pictures
+from fmi import settings as presets
+from fmi.call import check_filters, check_size
+from fmi.inversion import versions
+from fmi.networks import topology
+from fmi.runs.experiment import Experiment
+
+log = logging.getLogger(__name__)
+
+Found = Sequence[invert.Inversion]
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One picture of a figure.
+
+    Attributes
+    ----------
+    stem
+        Its files' name below the results folder, without suffix.
+    place
+        Arguments that tell it from the others of its job, such as ``{"filter": 3}``.
+    """
+
+    stem: str
+    place: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Job:
+    """Panels that are computed by one call of :mod:`fmi.invert`."""
+
+    function: str
+    sources: Mapping[str, Path]  # picture / content / style -> file
+    layers: Tuple[str, ...]  # all that the network must reach
+    panels: Tuple[Panel, ...]
+    call: Callable[[Sequence[Panel]], Found]
+    together: bool = False  # one missing panel asks for all of them
+
+    @property
+    def section(self) -> Optional[str]:
+        """Which style transfer's settings it needs, if any."""
+        return self.function if self.function in ("purposeful", "gatys") else None
+
+
+def key(run: Experiment, job: Job, panel: Panel) -> str:
+    """Digest of everything that the panel depends on."""
+    content = {
+        "function": job.function,
+        "layers": job.layers,
+        "place": dict(panel.place),
+        "settings": presets.as_dict(run.settings(job.section), job.section),
+        "seed": run["seed"],
+        "precision": run["precision"],
+        "device": str(run["ctx"]),
+        "weights": run["weights"].sha256,
+        "pictures": {role: pictures.read(path).sha256 for role, path in job.sources.items()},
+        "versions": versions(),
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def stored_key(results: Path, panel: Panel) -> Optional[str]:
+    """The key of a panel that is there with all its files, else ``None``."""
+    stem = results / panel.stem
+    try:
+        record = json.loads(stem.with_suffix(".json").read_text(encoding="utf-8"))
+        complete = stem.with_suffix(".png").is_file() and _undenoised(stem).is_file()
+        return str(record["key"]) if complete else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _undenoised(stem: Path) -> Path:
+    return stem.with_name(f"{stem.name}_undenoised.png")
+
+
+def check(run: Experiment, job: Job) -> None:
+    """Refuse what cannot be computed before anything is.
+
+    Raises
+    ------
+    InputError
+        For a picture too small for its layers, weights that lack one, or a filter that is not.
+    """
+    settings = run.settings(job.section)
+    for path in job.sources.values():
+        picture = pictures.read(path)
+        size = pictures.fitted(picture.pixels, settings.long_edge)
+        check_size(picture, size, topology.deepest(job.layers))
+    if job.function == "feature_map":
+        count = len(
+            run["weights"].arrays[topology.convolutions_before(job.layers[0])[-1] + "_bias"]
+        )
+        check_filters([p.place["filter"] for p in job.panels], job.layers[0], count)
+
+
+def compute(run: Experiment, jobs: Sequence[Job]) -> None:
+    """Compute the panels that are not there yet and save each.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        After Ctrl-C, once all finished panels are saved.
+    """
+    for job in jobs:
+        check(run, job)
+    plan = []
+    for job in jobs:
+        keys = {panel.stem: key(run, job, panel) for panel in job.panels}
+        missing = [p for p in job.panels if stored_key(run.results, p) != keys[p.stem]]
+        plan.append((job, keys, list(job.panels) if missing and job.together else missing))
+    panels = sum(len(job.panels) for job in jobs)
+    missing_panels = sum(len(missing) for _, _, missing in plan)
+    log.info("%s: %d of %d panels to compute", run.figure, missing_panels, panels)
+    with tqdm(total=missing_panels, desc=run.figure, unit="panel", disable=None) as bar:
+        for job, keys, missing in plan:
+            if not missing:
+                continue
+            found = job.call(missing)
+            for panel, inversion in zip(missing, found):
+                if inversion.stopped == "interrupted":
+                    raise KeyboardInterrupt
+                path = run.results / f"{panel.stem}.png"
+                inversion.save(path, undenoised=True, key=keys[panel.stem])
+                log.info(
+                    "%s: %d steps, %.0f s, stopped by %s",
+                    path,
+                    inversion.steps,
+                    inversion.seconds,
+                    inversion.stopped,
+                )
+                bar.update()
