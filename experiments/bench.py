@@ -33,7 +33,7 @@ from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Seque
 import numpy as np
 
 from experiments.contenders import CONTENDERS, PRODUCTS, Job
-from fmi.errors import FmiError, InputError
+from fmi.errors import FmiError, InputError, unknown
 
 HERE = Path(__file__).parent
 SIZE = (512, 383)  # width and height of the paper's Golden Gate Bridge as the 2016 code resizes it
@@ -146,16 +146,18 @@ def job(contender: str, layer: str, long_edge: int, filters: Tuple[int, ...], **
     InputError
         If there is no such layer, or nothing would be left of the picture there.
     """
-    from fmi.networks import topology
+    from fmi.networks.topology import VGG19
 
     height, width = size(long_edge)
-    side = topology.smallest_side(topology.check_layer(layer))
+    if layer not in VGG19.layers:
+        raise unknown("layer", layer, VGG19.layers)
+    side = VGG19.smallest_side(layer)
     if min(height, width) < side:
         raise InputError(
             f"a picture of {width} x {height} pixels is too small for {layer}, which needs"
             f" {side} on each side"
         )
-    layers = topology.LAYERS[: topology.LAYERS.index(layer) + 1]
+    layers = VGG19.layers[: VGG19.layers.index(layer) + 1]
     return Job(contender, layers, filters, height, width, **more)
 
 

@@ -19,10 +19,12 @@ from PIL import Image
 
 from fmi import evidence
 from fmi.errors import FmiError, InputError
-from fmi.networks import weights
+from fmi.networks import catalogue
+from fmi.networks.base import Network
 
 LEFT = (69, 344, 620, 896, 1172)  # of filters 0-4 in the published figure, in pixels
 TOP = {"relu1_2": 48, "relu2_2": 256, "relu3_2": 463, "relu4_2": 671, "relu5_2": 878}
+JUDGED = ("relu1_1", "relu2_1")  # layers whose Gram matrices are compared
 SIZE = (1440, 1080)  # of the published figure
 
 Panels = Dict[Tuple[str, int], np.ndarray]
@@ -60,12 +62,14 @@ def ours(folder: Path) -> Panels:
 
 
 def compare(
-    mine: Panels, theirs: Panels, network: weights.Weights
+    mine: Panels, theirs: Panels, network: Network
 ) -> Dict[Tuple[str, int], Tuple[float, bool]]:
     """Each panel's distance to its published one, and whether no other of those rows is nearer."""
     layers = {layer for layer, _ in mine}
     rivals = [place for place in theirs if place[0] in layers]
-    found = evidence.distances(list(mine.values()), [theirs[place] for place in rivals], network)
+    found = evidence.distances(
+        list(mine.values()), [theirs[place] for place in rivals], network, JUDGED
+    )
     return {
         place: (float(row[rivals.index(place)]), rivals[int(row.argmin())] == place)
         for place, row in zip(mine, found)
@@ -80,7 +84,7 @@ def main() -> int:
     parser.add_argument("--weights", default="vgg19", help="the network that measures (vgg19)")
     chosen = parser.parse_args()
     try:
-        network = weights.load(chosen.weights, evidence.LAYERS)
+        network = catalogue.load(weights=chosen.weights, layers=JUDGED)
         result = compare(ours(chosen.folder), published(chosen.published), network)
     except FmiError as error:
         sys.stderr.write(f"compare: {error}\n")

@@ -197,6 +197,7 @@ def fmi_loop(job: Job, turns: Turns) -> None:
     """The library's own loop: feature map inversion by :func:`fmi.invert.feature_map`."""
     import fmi.invert
     from fmi.networks import weights
+    from fmi.networks.topology import VGG19
     from fmi.sources import table
 
     network = weights.Weights(
@@ -207,6 +208,7 @@ def fmi_loop(job: Job, turns: Turns) -> None:
         arrays=random_arrays(job.layers, job.filters),
         format="npz",
         layout=table.layouts()["caffe"],
+        topology=VGG19,
         source="random",  # no warning that the digest is unknown
     )
     turns.begin()
@@ -236,12 +238,13 @@ def network_alone(job: Job, turns: Turns) -> None:
     """
     from fmi.device.mxnet import compute_type, mx
     from fmi.networks import vgg
+    from fmi.networks.topology import VGG19
 
     arrays = random_arrays(job.layers, job.filters)
     turns.begin()
     cpu = mx.cpu()
     precision = compute_type(job.precision, cpu)
-    network = vgg.network(arrays, (job.layer,), CODE.pool, cpu, precision)
+    network = vgg.truncated(VGG19, arrays, (job.layer,), CODE.pool, cpu, precision)
     image = mx.nd.array(first(job), ctx=cpu).broadcast_to((job.batch, 3, job.height, job.width))
     passes = network.passes(image.shape)
     if passes is None:

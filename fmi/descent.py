@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 from fmi import pictures
 from fmi.device.mxnet import NDArray, mx
 from fmi.losses import Loss, squared_length
-from fmi.networks.vgg import Network
+from fmi.networks.base import Truncated
 from fmi.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -167,7 +167,7 @@ def update(
 
 
 def minimise(
-    network: Network,
+    network: Truncated,
     loss: Loss,
     first: NDArray,
     settings: Settings,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from typing import Iterable
 
+SHOWN = 40  # names in a message
+
 
 class FmiError(Exception):
     """Base of the errors below; the command line prints them as one line and exits with 2."""
@@ -36,5 +38,6 @@ def unknown(kind: str, name: object, known: Iterable[str]) -> InputError:
     """
     names = list(known)
     near = difflib.get_close_matches(str(name), names, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(names)}"
+    some = names if len(names) <= SHOWN else [*names[:SHOWN], f"... ({len(names)} in all)"]
+    hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(some)}"
     return InputError(f"unknown {kind} {name!r}; {hint}")

@@ -1,4 +1,4 @@
-"""How alike two textures are: colour and Gram matrices, as used to compare panels of figures."""
+"""Numbers about pictures: how alike two textures are, by colour and Gram matrices."""
 
 from __future__ import annotations
 
@@ -9,43 +9,43 @@ from PIL import Image
 
 from fmi import codes, pictures
 from fmi.device.mxnet import context, mx
-from fmi.networks import vgg
-from fmi.networks.weights import Weights
+from fmi.networks.base import Network
 
-LAYERS = ("relu1_1", "relu2_1")
 SIZE = (250, 187)  # width and height of a panel in the published Fig. 3
 TRIM = 6  # pixels a side, the published panels' frames and the rim of zero padding
 
 
-def descriptors(panels: Sequence[np.ndarray], weights: Weights) -> List[List[np.ndarray]]:
-    """What is compared of each panel: its mean colour and two Gram matrices per position.
+def descriptors(
+    panels: Sequence[np.ndarray], network: Network, layers: Sequence[str]
+) -> List[List[np.ndarray]]:
+    """What is compared of each panel: its mean colour and Gram matrices per position.
 
     Parameters
     ----------
     panels
         (H, W, 3) uint8 RGB each, of any size.
-    weights
-        The network whose relu1_1 and relu2_1 are taken.
+    network, layers
+        Whose Gram matrices are taken, at which layers.
 
     Returns
     -------
     list of list of numpy.ndarray
-        For each panel (3,), (C, C) of relu1_1 and (C, C) of relu2_1.
+        For each panel (3,), and (C, C) of each layer.
     """
     device = context("cpu")
-    network = vgg.network(weights.arrays, LAYERS, "avg", device)
+    truncated = network.truncated(layers, "avg", device)
     found = []
     for panel in panels:
         image = np.asarray(Image.fromarray(panel).resize(SIZE, Image.Resampling.LANCZOS))
         image = image[TRIM:-TRIM, TRIM:-TRIM].astype(np.float32)
-        code = network(mx.nd.array(pictures.from_rgb(image, weights.mean), ctx=device))
-        grams = [codes.gram(code[name]).asnumpy()[0] / code[name][0, 0].size for name in LAYERS]
+        code = truncated(mx.nd.array(pictures.from_rgb(image, network.mean), ctx=device))
+        grams = [codes.gram(code[name]).asnumpy()[0] / code[name][0, 0].size for name in code]
         found.append([image.mean(axis=(0, 1)), *grams])
     return found
 
 
 def distance(first: Sequence[np.ndarray], second: Sequence[np.ndarray]) -> float:
-    """``||p - q|| / (||p|| + ||q||)`` added up over two panels' descriptors: 0 to 3."""
+    """``||p - q|| / (||p|| + ||q||)`` added up over two panels' descriptors."""
     total = 0.0
     for p, q in zip(first, second):
         size = float(np.linalg.norm(p) + np.linalg.norm(q))
@@ -54,8 +54,11 @@ def distance(first: Sequence[np.ndarray], second: Sequence[np.ndarray]) -> float
 
 
 def distances(
-    rows: Sequence[np.ndarray], columns: Sequence[np.ndarray], weights: Weights
+    rows: Sequence[np.ndarray],
+    columns: Sequence[np.ndarray],
+    network: Network,
+    layers: Sequence[str],
 ) -> np.ndarray:
     """Distances of every panel in `rows` to every one in `columns`: (len(rows), len(columns))."""
-    left, right = descriptors(rows, weights), descriptors(columns, weights)
+    left, right = (descriptors(panels, network, layers) for panels in (rows, columns))
     return np.array([[distance(p, q) for q in right] for p in left])

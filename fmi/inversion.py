@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import platform
@@ -16,6 +17,8 @@ import fmi
 from fmi import files, pictures
 from fmi.device.mxnet import mx
 from fmi.errors import InputError
+
+__all__ = ["Inversion", "versions"]
 
 
 @dataclass
@@ -32,7 +35,7 @@ class Inversion:
         Relative change of the picture in its last step.
     stopped
         ``"change"``, ``"steps"`` or ``"interrupted"``.
-    settings
+    record
         All that is needed to repeat it, as plain data.
     seconds
         From the start of its batch until it stopped.
@@ -42,8 +45,13 @@ class Inversion:
     loss: List[float]
     change: float
     stopped: str
-    settings: Dict[str, Any]
+    record: Dict[str, Any]
     seconds: float
+
+    @property
+    def settings(self) -> Dict[str, Any]:
+        """The record, under its earlier name."""
+        return self.record
 
     @property
     def steps(self) -> int:
@@ -55,17 +63,17 @@ class Inversion:
         """The picture clipped to 8 bits."""
         return Image.fromarray(pictures.eight_bits(self.array))
 
-    @property
+    @functools.cached_property
     def image(self) -> Image.Image:
         """The picture clipped to 8 bits and denoised, as the authors' figures show it."""
         pixels = pictures.eight_bits(self.array)
-        return Image.fromarray(pictures.denoised(pixels, self.settings["settings"]["denoise"]))
+        return Image.fromarray(pictures.denoised(pixels, self.record["settings"]["denoise"]))
 
     def describe(self) -> Dict[str, Any]:
-        """The settings and how the descent ended, as plain data."""
+        """The record and how the descent ended, as plain data."""
         final = self.loss[-1] if self.loss else None
         outcome = {"steps": self.steps, "stopped": self.stopped, "change": self.change}
-        return {**self.settings, "outcome": {**outcome, "final_loss": final}}
+        return {**self.record, "outcome": {**outcome, "final_loss": final}}
 
     def save(self, path: Union[str, Path], undenoised: bool = False, **extra: Any) -> None:
         """Write the picture as PNG, its description in a text chunk and in a JSON beside it.
@@ -73,11 +81,11 @@ class Inversion:
         Parameters
         ----------
         path
-            Of the PNG; the JSON has its name with ``.json``.
+            Name of the PNG. The JSON gets the same name, ending in ``.json``.
         undenoised
             Write the picture before denoising too, its name ending in ``_undenoised.png``.
         extra
-            More for the JSON.
+            Further entries of the JSON.
 
         Raises
         ------
@@ -104,7 +112,7 @@ class Inversion:
     def __repr__(self) -> str:
         height, width = self.array.shape[:2]
         return (
-            f"Inversion({self.settings['function']}, {width} x {height}, {self.steps} steps,"
+            f"Inversion({self.record['function']}, {width} x {height}, {self.steps} steps,"
             f" stopped by {self.stopped}, {self.seconds:.1f} s)"
         )
 

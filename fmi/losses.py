@@ -12,6 +12,7 @@ from typing import Callable, Mapping, Sequence, Tuple
 
 from fmi import codes
 from fmi.device.mxnet import NDArray, mx
+from fmi.settings import Transfer
 
 
 def squared_length(batch: NDArray) -> NDArray:
@@ -100,6 +101,61 @@ def _itself(code: NDArray) -> NDArray:
 def code(layer: str, target: NDArray, weight: float) -> Loss:
     """``weight * ||F - T||^2`` (Eq. 1 and 4) for targets (B, C, M, N)."""
     return Loss((Term(layer, _itself, target, weight),))
+
+
+def all_codes(targets: Mapping[str, NDArray], weight: float) -> Loss:
+    """:func:`code` summed over layers, for a target (B, C, M, N) of each."""
+    terms = [code(layer, target, weight).terms[0] for layer, target in targets.items()]
+    return Loss(tuple(terms))
+
+
+def purposeful(
+    content: Mapping[str, NDArray], style: Mapping[str, NDArray], scheme: Transfer
+) -> Loss:
+    """``alpha ||F - P||^2 + beta ||F I - S I||^2`` (Eq. 5, PMCI).
+
+    P is the content picture's code at the content layer, S I are the sums of the style picture's
+    feature maps, added up over the style layers.
+
+    Parameters
+    ----------
+    content, style
+        Codes (1, C, M, N) of both pictures; those of the style picture may have another size.
+    scheme
+        Layers, alpha, beta, and by what each term is divided.
+    """
+    return _transfer(content, style, scheme, codes.energy, energy)
+
+
+def gatys(content: Mapping[str, NDArray], style: Mapping[str, NDArray], scheme: Transfer) -> Loss:
+    """``alpha ||F - P||^2 + beta ||F F^T - S S^T||^2`` (Gatys et al. 2016).
+
+    The parameters are those of :func:`purposeful`; Gram matrices take the place of the sums.
+    """
+    return _transfer(content, style, scheme, codes.gram, gram)
+
+
+def _transfer(
+    content: Mapping[str, NDArray],
+    style: Mapping[str, NDArray],
+    scheme: Transfer,
+    statistic: Callable[[NDArray], NDArray],
+    term: Callable[[str, NDArray, float], Loss],
+) -> Loss:
+    kept = content[scheme.content_layer]
+    loss = code(scheme.content_layer, kept, scheme.alpha * scheme.content(*extent(kept)))
+    for layer in scheme.style_layers:
+        channels, positions = extent(content[layer])
+        # Sums over a style picture of its own size are brought to the content's positions.
+        ratio = positions / extent(style[layer])[1]
+        weight = scheme.beta * scheme.style(channels, positions)
+        loss = loss + term(layer, statistic(style[layer]) * ratio, weight)
+    return loss
+
+
+def extent(values: NDArray) -> Tuple[int, int]:
+    """Feature maps and positions of a code (B, C, M, N)."""
+    return int(values.shape[1]), int(values.shape[2] * values.shape[3])
 
 
 def energy(layer: str, target: NDArray, weight: float) -> Loss:

@@ -15,7 +15,7 @@ import os
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Dict, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, Optional, Sequence, Tuple, Union
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -85,12 +85,7 @@ def read(source: Source) -> Picture:
     if isinstance(source, Picture):
         return source
     if isinstance(source, np.ndarray):
-        if source.dtype != np.uint8 or source.ndim != 3 or source.shape[2] != 3 or not source.size:
-            raise InputError(
-                f"a picture as an array should be (H, W, 3) uint8 RGB, not {source.shape}"
-                f" {source.dtype}"
-            )
-        return _from_pixels(source, "array")
+        return _from_pixels(_array_pixels(source), "array")
     if isinstance(source, Image.Image):
         return _from_pixels(_decoded(source, "the image"), "image")
     if not isinstance(source, (str, os.PathLike)):
@@ -121,6 +116,23 @@ def read(source: Source) -> Picture:
         with image:
             pixels = _decoded(image, path)
     return Picture(pixels, path.stem, hashlib.sha256(data).hexdigest())
+
+
+def _array_pixels(array: np.ndarray) -> np.ndarray:
+    """An array's pixels as (H, W, 3), grey and transparent ones as those of files are taken."""
+    shape = array.shape
+    if array.dtype != np.uint8 or not array.size or len(shape) not in (2, 3):
+        shape = ()
+    elif len(shape) == 3 and shape[2] == 3:
+        return array
+    elif len(shape) == 3 and shape[2] == 1:
+        return _array_pixels(array[:, :, 0])
+    if len(shape) == 2 or (len(shape) == 3 and shape[2] == 4):
+        return _decoded(Image.fromarray(array), "the array")
+    raise InputError(
+        "a picture as an array should be uint8 of shape (H, W, 3) RGB, (H, W) grey or (H, W, 4)"
+        f" RGBA, not {array.shape} {array.dtype}"
+    )
 
 
 def _from_pixels(pixels: np.ndarray, name: str) -> Picture:
@@ -286,6 +298,48 @@ def to_network(
 
     unit = resize(pixels, size, order=1, mode=mode, cval=0, anti_aliasing=anti_aliasing)
     return from_rgb(unit * scale, mean)
+
+
+def first_picture(init: Any, size: Tuple[int, int]) -> np.ndarray:
+    """The picture that a descent begins with, from what a person hands over.
+
+    Parameters
+    ----------
+    init
+        A picture as :func:`read` takes it; or numbers (H, W, 3) RGB or (H, W) grey on the 0-255
+        scale, which may lie outside of it.
+    size
+        Height and width of the result; another size is resized, with a note in the log.
+
+    Returns
+    -------
+    numpy.ndarray
+        (height, width, 3) float32 RGB on the 0-255 scale.
+
+    Raises
+    ------
+    InputError
+        If it is no picture, or holds values that are not finite.
+    """
+    if isinstance(init, np.ndarray) and init.dtype != np.uint8:
+        numbers = init.dtype.kind in "fiu" and init.size
+        right = init.ndim == 2 or (init.ndim == 3 and init.shape[2] == 3)
+        if not (numbers and right) or not np.isfinite(init).all():
+            raise InputError(
+                "init as an array should hold finite numbers of shape (H, W, 3) or (H, W), not"
+                f" {init.shape} {init.dtype}"
+            )
+        values = init.astype(np.float32)
+        values = np.repeat(values[..., None], 3, axis=2) if values.ndim == 2 else values
+    else:
+        values = read(init).pixels.astype(np.float32)
+    if values.shape[:2] == tuple(size):
+        return values
+    from skimage.transform import resize  # slow to import
+
+    log.info("init is resized from %d x %d to %d x %d pixels", *values.shape[1::-1], *size[::-1])
+    resized = resize(values, size, order=1, mode="edge", anti_aliasing=True, preserve_range=True)
+    return np.asarray(resized, dtype=np.float32)
 
 
 def from_rgb(array: np.ndarray, mean: Sequence[float]) -> np.ndarray:

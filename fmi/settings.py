@@ -50,6 +50,11 @@ class Transfer:
     style: Weighting
     weight_decay: float
 
+    @property
+    def layers(self) -> Tuple[str, ...]:
+        """All layers that it needs."""
+        return (self.content_layer, *self.style_layers)
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -170,6 +175,7 @@ FAST = replace(
     schedule="cosine",  # measured: a little sooner at relu1_2 than a line
 )
 
+DEFAULT = "code"  # where the activations are as large as those of Caffe's VGG
 PRESETS = {"code": CODE, "paper": PAPER, "fast": FAST}
 
 CHOICES = {

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fmi.networks import topology
+from fmi.networks.topology import VGG19
 
 FILTERS = (4, 5, 6, 7, 8)  # of each convolution of a block of the small network
 CAFFE_MEAN = np.array([123.68, 116.779, 103.939])
@@ -17,7 +17,7 @@ def random_arrays(filters=FILTERS, seed=3, gain=1.0):
     """He-initialised weights of all 16 convolutions, the first scaled to the 0-255 range."""
     random = np.random.RandomState(seed)
     arrays, channels = {}, 3
-    for name in topology.CONVOLUTIONS:
+    for name in VGG19.convolutions:
         count = filters[int(name[4]) - 1]
         spread = gain * np.sqrt(2 / (9 * channels))
         arrays[f"{name}_weight"] = random.normal(0, spread, (count, channels, 3, 3))

@@ -274,7 +274,7 @@ def fuzz_weights(count, seed, folder, outcome):
             assert found.sha256 == digest and not found.verified
             for name, array in found.arrays.items():
                 assert np.isfinite(array).all(), f"{name} is not finite"
-            named = names_.named_arrays(formats.read(data)[1])[1]
+            named = names_.named_arrays(formats.read(data)[1])[2]
             parts = unpacked(data)
             for key, array in named.items():
                 assert held(array, parts), f"{key} is not in the file"

@@ -17,6 +17,7 @@ from fmi import descent, losses, settings
 from fmi.device.mxnet import mx
 from fmi.errors import InputError
 from fmi.networks import vgg
+from fmi.networks.topology import VGG19
 
 HERE = Path(__file__).parent.parent
 try:
@@ -239,7 +240,7 @@ def test_contenders_descend_as_fmi_does(contender, tmp_path):
     command = [sys.executable, "-c", PICTURE_AFTER, work.to_json(), str(file)]
     subprocess.run(command, cwd=HERE, check=True, capture_output=True)
     arrays = contenders.random_arrays(work.layers, work.filters)
-    network = vgg.network(arrays, [work.layer], "avg", mx.cpu())
+    network = vgg.truncated(VGG19, arrays, [work.layer], "avg", mx.cpu())
     target = network(mx.nd.array(contenders.content(work)))[work.layer]
     loss = losses.code(work.layer, target, settings.CODE.code_weight)
     values = settings.override(settings.CODE, {"steps": 12, "stop": 0})

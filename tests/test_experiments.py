@@ -38,7 +38,7 @@ def check_panels(results, wanted):
         record = json.loads((results / f"{stem}.json").read_text())
         assert record["outcome"]["steps"] == len(record["loss"]) == 4
         assert record["settings"]["long_edge"] == 48
-        assert len(record["weights"]["sha256"]) == 64
+        assert len(record["network"]["sha256"]) == 64
         with Image.open(results / f"{stem}.png") as image:
             assert max(image.size) == 48
             assert json.loads(image.text["fmi"])["settings"] == record["settings"]
@@ -163,7 +163,7 @@ def test_pictures_by_path(tmp_path, small_weights, picture_folder):
     [
         ("LAYRES=relu1_2", "unknown variable 'LAYRES'; did you mean LAYERS"),
         ("STYLES=the_scream", "unknown variable 'STYLES'"),
-        ("LAYERS=relu9_9", "unknown layer 'relu9_9'; "),
+        ("LAYERS=relu9_9", "layer of VGG-19 'relu9_9'; "),
         ("FILTERS=0,4", "relu1_2 has no filter 4: it has 4, counted 0 to 3"),
         ("FILTERS=first", "filters='first' is not what filters takes, such as 0,1,2"),
         ("SEED=-1", "seed='-1' is not what seed takes, such as 0"),

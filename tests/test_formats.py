@@ -1,5 +1,6 @@
 """Every layout of VGG-19 gives the same codes; what is damaged is refused with one line."""
 
+import contextlib
 import io
 import json
 import os
@@ -16,8 +17,9 @@ import weight_files as files
 
 from fmi.device.mxnet import context, mx
 from fmi.errors import InputError
+from fmi.networks import gluon, topology, vgg, weights
 from fmi.networks import names as names_
-from fmi.networks import topology, vgg, weights
+from fmi.networks.topology import VGG19
 from fmi.pictures import from_rgb
 from fmi.sources import formats
 
@@ -30,7 +32,7 @@ def base():
 
 
 def codes(arrays, mean, picture, layers=LAYERS):
-    found = vgg.network(arrays, layers, "max", context("cpu"))
+    found = vgg.truncated(VGG19, arrays, layers, "max", context("cpu"))
     return {k: v.asnumpy() for k, v in found(mx.nd.array(from_rgb(picture, mean))).items()}
 
 
@@ -50,7 +52,7 @@ def test_same_codes_in_every_layout(form, base, tmp_path, picture):
     pytest.importorskip(package)
     found = weights.read(written(tmp_path, write(base, tmp_path), "no_suffix_tells"))
     assert (found.format, found.layout.name) == (kind, layout)
-    assert found.covers == topology.CONVOLUTIONS[:4]
+    assert found.covers == VGG19.convolutions[:4]
     mean = 255 * files.ZOO_MEAN if layout == "zoo" else files.CAFFE_MEAN
     np.testing.assert_allclose(found.mean, mean, rtol=1e-12)
     expected = codes(base, mean, picture)
@@ -86,7 +88,7 @@ def test_gluon_own_network(norm, names, tmp_path, picture):
     path = tmp_path / "gluon.params"
     mx.nd.save(str(path), saved)
     found = weights.read(path)
-    assert found.covers == topology.CONVOLUTIONS[:4] and not found.layout.original
+    assert found.covers == VGG19.convolutions[:4] and not found.layout.original
     result = codes(found.arrays, found.mean, picture, ["pool2"])
     assert relative(result, expected) < 1e-5
 
@@ -95,7 +97,7 @@ def test_batch_norm_of_pytorch(tmp_path, picture):
     """PyTorch computes the codes; torchvision's vgg19_bn has these modules and names."""
     torch = pytest.importorskip("torch")
     nn, modules, channels = torch.nn, [], 3
-    for name in topology.CONVOLUTIONS[:4]:
+    for name in VGG19.convolutions[:4]:
         count = topology.FILTERS[int(name[4]) - 1]
         modules += [nn.Conv2d(channels, count, 3, padding=1), nn.BatchNorm2d(count), nn.ReLU()]
         modules += [nn.MaxPool2d(2)] if name == "conv1_2" else []
@@ -115,31 +117,64 @@ def test_batch_norm_of_pytorch(tmp_path, picture):
     path = tmp_path / "norm.pth"
     torch.save({f"features.{key}": value for key, value in net.state_dict().items()}, path)
     found = weights.read(path)
-    assert found.covers == topology.CONVOLUTIONS[:4]
+    assert found.covers == VGG19.convolutions[:4]
     assert relative(codes(found.arrays, found.mean, picture, ["relu2_2"]), expected) < 1e-5
 
 
+@pytest.mark.parametrize("depth", [11, 13, 16, 19])
 @pytest.mark.parametrize("norm", [False, True])
-def test_names_of_gluon_and_torchvision(norm):
-    """All 16 convolutions, and nothing else, are found among the names of whole networks."""
+def test_the_family_in_gluons_and_torchvisions_names(norm, depth):
+    """All convolutions, and nothing else, are found among the names of whole networks."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from mxnet.gluon.model_zoo import vision
-    net = (vision.vgg19_bn if norm else vision.vgg19)()
-    per_layer = 6 if norm else 2
-    for namer, names in (
-        (names_._features, net._collect_params_with_prefix()),
-        (names_._prefixed, net.collect_params()),
-    ):
-        keys = [namer(name, norm) for name in names]
-        found = [key for key in keys if key and key[0] in topology.CONVOLUTIONS]
-        assert len(found) == len(set(found)) == per_layer * 16
-        assert list(dict.fromkeys(name for name, _ in found)) == list(topology.CONVOLUTIONS)
-    torchvision = pytest.importorskip("torchvision.models", reason="torchvision is not installed")
-    model = (torchvision.vgg19_bn if norm else torchvision.vgg19)()
-    keys = [names_._features(name, norm) for name in model.state_dict()]
-    found = [key for key in keys if key and key[0] in topology.CONVOLUTIONS]
-    assert len(found) == len(set(found)) == per_layer * 16
+    name = f"vgg{depth}{'_bn' if norm else ''}"
+    net = vision.get_model(name)
+    shapes = gluon._inferred(net(mx.sym.var("data")), net.collect_params(), name)
+    structural = {n: p.name for n, p in net._collect_params_with_prefix().items()}
+    kinds = [{n: shapes[p] for n, p in structural.items() if p in shapes}, shapes]
+    with contextlib.suppress(ImportError):
+        import torchvision.models
+
+        state = getattr(torchvision.models, name)().state_dict()
+        kinds.append({n: tuple(a.shape) for n, a in state.items() if a.is_floating_point()})
+    for names in kinds:
+        arrays = {name: np.zeros(shape, np.float32) for name, shape in names.items()}
+        _, member, named = names_.named_arrays(arrays)
+        assert member.name == f"VGG-{depth}"
+        kinds_of_array = 6 if norm else 2
+        assert len(named) == kinds_of_array * len(member.convolutions)
+        assert list(dict.fromkeys(place for place, _ in named)) == list(member.convolutions)
+
+
+@pytest.mark.parametrize("depth", [11, 13, 16, 19])
+def test_the_family_in_the_fields_names(depth):
+    member = next(m for m in topology.FAMILY if m.name == f"VGG-{depth}")
+    named = {}
+    for name in member.convolutions:
+        named[f"{name}_weight"] = np.zeros((3, 3, 3, 3), np.float32)
+        named[f"{name}_bias"] = np.zeros(3, np.float32)
+    assert names_.named_arrays(named)[1] == member
+    part = {n: a for n, a in named.items() if n < "conv3"}
+    expected = "VGG-11" if depth == 11 else "VGG-19"  # part of it may be several: the deepest
+    assert names_.named_arrays(part)[1].name == expected
+    if depth == 19:  # a file with a gap is still VGG-19
+        gap = {n: a for n, a in named.items() if not n.startswith("conv3_4")}
+        assert names_.named_arrays(gap)[1].name == "VGG-19"
+
+
+def test_a_model_of_blocks_in_keras_3():
+    arrays = {}
+    for block, count in enumerate((2, 2, 3, 3, 3), start=1):
+        for index in range(count):
+            place = f"block{block}/layers/conv2d{f'_{index}' if index else ''}/vars"
+            filters = topology.FILTERS[block - 1]
+            arrays[f"{place}/0"] = np.zeros((3, 3, 3, filters), np.float32)
+            arrays[f"{place}/1"] = np.zeros(filters, np.float32)
+    arrays["dsn1/vars/0"] = np.zeros((1, 1, 64, 1), np.float32)
+    layout, member, named = names_.named_arrays(arrays)
+    assert (layout.name, member.name, len(named)) == ("keras", "VGG-16", 26)
+    assert named["conv3_3", "weight"] is arrays["block3/layers/conv2d_2/vars/0"]
 
 
 @pytest.mark.parametrize("form", ["keras 2016", "params legacy", "params", "mat", "pth dotted"])
@@ -171,7 +206,7 @@ def test_axes_in_fortran_order(base, tmp_path):
 
 def test_any_number_of_filters_under_the_field_names(arrays, tmp_path):
     found = weights.read(written(tmp_path, files.npz(arrays)))
-    assert found.covers == topology.CONVOLUTIONS
+    assert found.covers == VGG19.convolutions
 
 
 def change_array(key, change):
@@ -188,21 +223,6 @@ def spoil(value):
         return array
 
     return change
-
-
-def vgg16(base, _):
-    """Its seventh and eighth convolution already belong to block 4."""
-    named = files.numbered(files.zoo(base))
-    named["features.17.weight"] = np.zeros((512, 256, 3, 3), np.float32)
-    named["features.17.bias"] = np.zeros(512, np.float32)
-    return files.npz(named)
-
-
-def vgg16_prefixed(base, _):
-    named = files.prefixed(files.zoo(files.vgg_arrays(3)))
-    named["vgg0_conv7_weight"] = np.zeros((512, 256, 3, 3), np.float32)
-    named["vgg0_conv7_bias"] = np.zeros(512, np.float32)
-    return files.ndarray_list(named)
 
 
 def other_widths(base, _):
@@ -251,7 +271,7 @@ def npz_bomb(base, _):
     shape = {"descr": "<f8", "fortran_order": False, "shape": (512, 512, 3, 3)}
     np.lib.format.write_array_header_1_0(head, shape)
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name in topology.CONVOLUTIONS:
+        for name in VGG19.convolutions:
             content = head.getvalue() + bytes(8 * 512 * 512 * 9)
             archive.writestr(f"{name}_weight.npy", content)
     return stream.getvalue()
@@ -266,7 +286,7 @@ def npz_pickle(base, _):
 def norm_missing(base, _):
     named = {}
     for name, weight, bias in files.pairs(base):
-        place = (0, 3, 7, 10)[topology.CONVOLUTIONS.index(name)]
+        place = (0, 3, 7, 10)[VGG19.convolutions.index(name)]
         named[f"features.{place}.weight"], named[f"features.{place}.bias"] = weight, bias
     named["features.1.running_mean"] = np.zeros(64, np.float32)
     return files.npz(named)
@@ -287,10 +307,8 @@ REFUSED = {
     "wrong shape": (change_array("conv1_2_weight", lambda a: a[:, :-1]), "conv1_2 has a weight"),
     "no bias": (change_array("conv1_2_bias", lambda a: a[None]), "conv1_2 lacks|bias of shape"),
     "two pixels": (change_array("conv1_2_weight", lambda a: a[..., :2]), "3 x 3 pixels"),
-    "nothing": (lambda base, _: files.npz({"a": np.ones(3, np.float32)}), "holds no VGG-19"),
-    "vgg16": (vgg16, "is no VGG-19: module 17"),
-    "vgg16 prefixed": (vgg16_prefixed, "is no VGG-19: conv3_4 has 512 filters, not 256"),
-    "other widths": (other_widths, "is no VGG-19: conv2_2 has 100 filters"),
+    "nothing": (lambda base, _: files.npz({"a": np.ones(3, np.float32)}), "holds no VGG network"),
+    "other widths": (other_widths, "is no VGG network: as VGG-19, its conv2_2 has 100 filters"),
     "batch norm missing": (norm_missing, "lacks a part of its BatchNorm"),
     "params cut": (lambda base, _: files.params_legacy(base)[:-30], "cut short or damaged"),
     "params longer": (lambda base, _: files.params_legacy(base) + b"\0", "more in it than"),
@@ -301,7 +319,7 @@ REFUSED = {
     "npz twice": (npz_twice, "twice"),
     "npz shape": (npz_huge_shape, "conv1_1 lacks its weight"),
     "npz bomb": (npz_bomb, "no room is left for"),
-    "npz pickle": (npz_pickle, "holds no VGG-19"),
+    "npz pickle": (npz_pickle, "holds no VGG network"),
 }
 
 
@@ -361,7 +379,7 @@ def test_hdf5_links_and_external_storage(base, tmp_path):
     other = written(tmp_path, files.keras(base, tmp_path, "2016"), "other.h5")
     with h5py.File(path, "w") as file:
         file["block1_conv1"] = h5py.ExternalLink(str(other), "block1_conv1")
-    with pytest.raises(InputError, match="holds no VGG-19"):
+    with pytest.raises(InputError, match="holds no VGG network"):
         weights.read(path)
 
 

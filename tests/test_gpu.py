@@ -440,9 +440,9 @@ def test_out_of_memory_halves_the_batch_and_says_so(small_weights, picture, monk
     wanted = small(small_weights, picture)
     tried = fits(monkeypatch, 1)
     freed = []
-    free = fmi.networks.vgg.Network.free
+    free = fmi.networks.vgg.TruncatedVGG.free
     monkeypatch.setattr(
-        fmi.networks.vgg.Network, "free", lambda self: (freed.append(len(tried)), free(self))
+        fmi.networks.vgg.TruncatedVGG, "free", lambda self: (freed.append(len(tried)), free(self))
     )
     found = small(small_weights, picture)
     assert tried == [5, 2, 1, 1, 1, 1, 1]

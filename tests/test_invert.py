@@ -1,7 +1,9 @@
 """The public functions: what they take, what they refuse, and what an Inversion holds."""
 
+import inspect
 import json
 import logging
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +11,8 @@ from conftest import smooth_picture
 from PIL import Image
 
 import fmi.invert
+from fmi import settings, signatures
+from fmi.call import Options
 from fmi.errors import InputError
 from fmi.networks import weights
 from fmi.settings import PAPER
@@ -27,7 +31,7 @@ def test_an_inversion_holds_all_that_is_needed_to_repeat_it(picture, options, sm
     assert record["function"] == "feature_map"
     assert (record["layers"], record["filter"], record["seed"]) == (["relu2_1"], 2, 9)
     assert record["settings"]["learning_rate"] == 0.1
-    assert record["weights"]["sha256"] == weights.read(small_weights).sha256
+    assert record["network"]["sha256"] == weights.read(small_weights).sha256
     assert (record["precision"], record["device"]) == ("float32", "cpu(0)")
     assert set(record["versions"]) == {"fmi", "mxnet", "numpy", "python"}
     assert record["pictures"]["content"]["width"] == 48
@@ -73,8 +77,62 @@ def test_init_is_where_the_descent_starts(picture, options):
     )
     assert np.abs(first[0] - 99).max() <= 1.1  # one step of at most rate x (clip + decay)
     assert len(found.settings["init"]) == 64
-    with pytest.raises(InputError, match=r"init should be \(H, W, 3\) = \(36, 48, 3\)"):
-        fmi.invert.code(picture, "relu1_1", init=init[:-1], **options)
+    same = fmi.invert.code(picture, "relu1_1", init=init[:-1], **options)  # resized
+    np.testing.assert_allclose(same.array, found.array, atol=1e-3)
+    for wrong in (init[..., :2], init * np.nan, init.astype(complex), np.zeros((0, 4, 3))):
+        with pytest.raises(InputError, match="init as an array should hold finite numbers"):
+            fmi.invert.code(picture, "relu1_1", init=wrong, **options)
+
+
+def test_init_can_be_the_content_or_a_picture(picture, style, options):
+    first = []
+    keep = {"callback": lambda s: first.append(s.arrays[0]), **options, "learning_rate": 1e-6}
+    fmi.invert.code(picture, "relu1_1", init="content", settings="paper", **keep)
+    assert np.abs(first[0] - picture).max() < 0.01
+    fmi.invert.code(picture, "relu1_1", init=style, **keep)  # 40 x 30 is resized to 36 x 48
+    expected = style.astype(float).mean(axis=(0, 1))
+    assert np.abs(first[-1].mean(axis=(0, 1)) - expected).max() < 2
+    one = fmi.invert.code(picture, "relu1_1", init="noise", **options)
+    two = fmi.invert.code(picture, "relu1_1", **options)
+    assert np.array_equal(one.array, two.array)
+
+
+def test_grey_and_transparent_arrays_are_taken_as_such_files_are(picture, options):
+    grey = picture[..., 0]
+    found = fmi.invert.activations(grey, "relu1_1", **options)["relu1_1"]
+    same = fmi.invert.activations(np.stack([grey] * 3, axis=2), "relu1_1", **options)["relu1_1"]
+    np.testing.assert_array_equal(found.asnumpy(), same.asnumpy())
+    clear = np.dstack([picture, np.zeros_like(grey)])
+    found = fmi.invert.activations(clear, "relu1_1", **options)["relu1_1"]
+    same = fmi.invert.activations(np.full_like(picture, 255), "relu1_1", **options)["relu1_1"]
+    np.testing.assert_array_equal(found.asnumpy(), same.asnumpy())
+
+
+def test_a_layer_can_name_its_filters(picture, options):
+    found = fmi.invert.feature_map(picture, "relu2_1:3,1", **options)
+    assert [inversion.record["filter"] for inversion in found] == [3, 1]
+    same = fmi.invert.feature_map(picture, "relu2_1", [3, 1], **options)
+    assert all(np.array_equal(a.array, b.array) for a, b in zip(found, same))
+    with pytest.raises(InputError, match="filters are given twice"):
+        fmi.invert.feature_map(picture, "relu2_1:3", 3, **options)
+    with pytest.raises(InputError, match="'relu2_1:x' should be a layer and its filters"):
+        fmi.invert.feature_map(picture, "relu2_1:x", **options)
+
+
+def test_signatures_spell_out_every_keyword():
+    for function in fmi.invert.__all__[1:]:
+        shown = inspect.signature(getattr(fmi.invert, function)).parameters
+        assert not any(p.kind is p.VAR_KEYWORD for p in shown.values())
+        assert shown["precision"].default == "float32" and shown["steps"].default is None
+        assert {*settings.field_names(Options), *settings.overridable()} <= set(shown)
+        assert ("alpha" in shown) == (function in ("purposeful", "gatys"))
+    keywords = Path(fmi.invert.__file__).with_name("keywords.py").read_text()
+    assert keywords == signatures.module()  # python -m fmi.signatures > fmi/keywords.py
+
+
+def test_the_picture_is_computed_once(picture, options):
+    found = fmi.invert.code(picture, "relu1_1", **options)
+    assert found.image is found.image and found.settings is found.record
 
 
 def test_single_settings_and_presets(picture, options):
@@ -133,7 +191,7 @@ def test_silent_feature_maps_are_reported(arrays, options, tmp_path, caplog):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda p, o: fmi.invert.code(p, "relu3", **o), "unknown layer 'relu3'; did you mean"),
+        (lambda p, o: fmi.invert.code(p, "relu3", **o), "layer of VGG-19 'relu3'; did you mean"),
         (lambda p, o: fmi.invert.code(p, [], **o), "no layer is given"),
         (
             lambda p, o: fmi.invert.feature_map(p, "relu1_1", [0, 4], **o),
@@ -146,9 +204,12 @@ def test_silent_feature_maps_are_reported(arrays, options, tmp_path, caplog):
             "draws=0 should be at least 1",
         ),
         (lambda p, o: fmi.invert.code(p, "relu1_1", seed=-1, **o), "seed=-1 should be a whole"),
-        (lambda p, o: fmi.invert.code(p, "relu1_1", step=3, **o), "unknown setting 'step'"),
+        (
+            lambda p, o: fmi.invert.code(p, "relu1_1", step=3, **o),
+            "keyword 'step'; did you mean steps",
+        ),
         (lambda p, o: fmi.invert.gatys(p, p, stylelayers="x", **o), "did you mean style_layers"),
-        (lambda p, o: fmi.invert.gatys(p, p, style_layers="x", **o), "unknown layer 'x'"),
+        (lambda p, o: fmi.invert.gatys(p, p, style_layers="x", **o), "layer of VGG-19 'x'"),
         (lambda p, o: fmi.invert.code("no.png", "relu1_1", **o), "no.png cannot be read"),
         (
             lambda p, o: fmi.invert.code(p, "relu5_1", **{**o, "long_edge": 20}),

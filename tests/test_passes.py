@@ -6,7 +6,8 @@ import pytest
 
 from fmi import losses
 from fmi.device.mxnet import AMX, mx
-from fmi.networks import passes, topology, vgg
+from fmi.networks import passes, vgg
+from fmi.networks.topology import VGG19
 
 LAYERS = [
     ["relu1_1"],
@@ -24,7 +25,7 @@ SIZES = [(35, 50), (48, 33)]
 
 def problem(arrays, layers, size, pictures=2, precision="float32"):
     """A network, pictures, and the loss towards the codes of other pictures."""
-    network = vgg.network(arrays, layers, "avg", mx.cpu(), precision)
+    network = vgg.truncated(VGG19, arrays, layers, "avg", mx.cpu(), precision)
     random = np.random.RandomState(0)
     wanted, image = random.normal(0, 50, (2, pictures, 3, *size)).astype(np.float32)
     codes = network(mx.nd.array(wanted))
@@ -46,7 +47,7 @@ def by_automatic_differentiation(network, image, loss):
 def test_gradient_agrees_with_numpy(arrays, layers, size):
     network, image, loss, wanted = problem(arrays, layers, size)
     values, gradient = (a.asnumpy() for a in network.gradient(mx.nd.array(image), loss))
-    numpy_network = oracle.Network(arrays, topology.deepest(layers))
+    numpy_network = oracle.Network(arrays, VGG19.deepest(layers))
     for place, picture in enumerate(image):
         codes = numpy_network.codes(picture)
         weights = {name: 0.5 + index for index, name in enumerate(layers)}
@@ -98,9 +99,9 @@ def test_the_network_stays_usable_after_its_memory_is_given_back(arrays):
 
 
 def test_max_pooling_is_left_to_automatic_differentiation(arrays):
-    network = vgg.network(arrays, ["relu2_1"], "max", mx.cpu())
+    network = vgg.truncated(VGG19, arrays, ["relu2_1"], "max", mx.cpu())
     image = np.random.RandomState(0).normal(0, 50, (1, 3, 20, 24)).astype(np.float32)
-    loss = losses.code("relu2_1", mx.nd.zeros((1, network.filters["relu2_1"], 10, 12)), 1.0)
+    loss = losses.code("relu2_1", mx.nd.zeros((1, len(arrays["conv2_1_bias"]), 10, 12)), 1.0)
     _, gradient = network.gradient(mx.nd.array(image), loss)
     _, expected = by_automatic_differentiation(network, image, loss)
     np.testing.assert_allclose(gradient.asnumpy(), expected, rtol=1e-5)

@@ -75,8 +75,10 @@ def test_read_takes_path_image_and_array(picture, tmp_path):
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        (np.zeros((4, 4, 3)), "should be (H, W, 3) uint8 RGB, not (4, 4, 3) float64"),
-        (np.zeros((4, 4), np.uint8), "should be (H, W, 3) uint8 RGB, not (4, 4) uint8"),
+        (np.zeros((4, 4, 3)), "should be uint8 of shape (H, W, 3)"),
+        (np.zeros((4, 4, 3)), "not (4, 4, 3) float64"),
+        (np.zeros((4, 4, 2), np.uint8), "not (4, 4, 2) uint8"),
+        (np.zeros((0, 4, 3), np.uint8), "not (0, 4, 3) uint8"),
         (7, "should be a path, a PIL image or an array, not int"),
         ("nowhere.jpg", "picture nowhere.jpg cannot be read: No such file or directory"),
     ],

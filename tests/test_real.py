@@ -12,7 +12,7 @@ import pytest
 import fmi.invert
 from experiments import compare
 from fmi import evidence
-from fmi.networks import weights
+from fmi.networks import catalogue
 
 FULL = os.environ.get("FMI_FULL") == "1"
 LAYERS = ("relu1_2", "relu2_2", "relu3_2")
@@ -35,7 +35,7 @@ def test_first_panels_of_the_published_fig_3(real_pictures, real_weights, publis
     mine = panels(real_pictures, real_weights, LAYERS[:1], [0], chain=True)
     mine.update(panels(real_pictures, real_weights, LAYERS[1:2], [0], chain=True, steps=60))
     theirs = compare.published(published_fig3)
-    result = compare.compare(mine, theirs, weights.read(real_weights))
+    result = compare.compare(mine, theirs, catalogue.load(weights=real_weights))
     assert all(nearest for _, nearest in result.values()), result
     assert result["relu1_2", 0][0] < 0.15, result
     assert result["relu2_2", 0][0] < 0.3, result
@@ -46,7 +46,7 @@ def test_first_panels_of_the_published_fig_3(real_pictures, real_weights, publis
 def test_published_fig_3(real_pictures, real_weights, published_fig3):
     mine = panels(real_pictures, real_weights, LAYERS, range(5), chain=True)
     theirs = compare.published(published_fig3)
-    result = compare.compare(mine, theirs, weights.read(real_weights))
+    result = compare.compare(mine, theirs, catalogue.load(weights=real_weights))
     assert all(nearest for _, nearest in result.values()), result
     assert np.median([value for value, _ in result.values()]) <= 0.12, result
 
@@ -84,7 +84,7 @@ def test_distance_is_zero_to_itself_and_symmetric(real_weights):
     random = np.random.RandomState(0)
     images = [random.randint(0, 256, (60, 80, 3), dtype=np.uint8) for _ in range(2)]
     images.append(np.full((60, 80, 3), 128, np.uint8))
-    table = evidence.distances(images, images, weights.read(real_weights))
+    table = evidence.distances(images, images, catalogue.load(weights=real_weights), compare.JUDGED)
     assert np.diag(table).max() < 1e-6
     np.testing.assert_allclose(table, table.T)
     assert table[0, 1] < table[0, 2]

@@ -11,7 +11,8 @@ import weight_files as files
 
 from fmi import cli, invert
 from fmi.errors import InputError
-from fmi.networks import report, topology, vgg, weights
+from fmi.networks import report, vgg, weights
+from fmi.networks.topology import VGG19
 from fmi.sources import table
 
 
@@ -54,7 +55,7 @@ def save(path, blocks=2, seed=5, writer=None):
 def embedded(place, filters=(4, 5, 6, 7, 8)):
     arrays, channels = {}, 3
     random = np.random.RandomState(0)
-    for name in topology.CONVOLUTIONS:
+    for name in VGG19.convolutions:
         count = filters[int(name[4]) - 1]
         arrays[f"{name}_weight"] = random.normal(0, 0.2, (count, channels, 3, 3)).astype("f2")
         arrays[f"{name}_bias"] = random.normal(0, 1, count).astype("f2")
@@ -107,7 +108,7 @@ def test_unknown_digest_is_used_with_one_warning(place, caplog):
 def test_digest_goes_into_the_settings_of_a_result(place, picture):
     path = save(place / "vgg19_mine.npz", blocks=1)
     result = invert.code(picture, "relu1_1", weights=path, long_edge=24, steps=1, progress=False)
-    recorded = result.settings["weights"]
+    recorded = result.record["network"]
     assert recorded["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
     assert recorded["verified"] is False and recorded["embedded"] is False
 
@@ -246,8 +247,10 @@ def gatys_scaled(arrays, picture):
     from fmi.pictures import from_rgb
 
     scaled, previous = {}, np.ones(3)
-    names = [n for n in topology.CONVOLUTIONS if f"{n}_weight" in arrays]
-    network = vgg.network(arrays, [n.replace("conv", "relu") for n in names], "max", context("cpu"))
+    names = [n for n in VGG19.convolutions if f"{n}_weight" in arrays]
+    network = vgg.truncated(
+        VGG19, arrays, [n.replace("conv", "relu") for n in names], "max", context("cpu")
+    )
     found = network(mx.nd.array(from_rgb(picture, files.CAFFE_MEAN)))
     for name in names:
         means = found[name.replace("conv", "relu")].mean(axis=(0, 2, 3)).asnumpy() + 1e-3

@@ -7,6 +7,7 @@ import zipfile
 import numpy as np
 
 from fmi.networks import topology
+from fmi.networks.topology import VGG19
 
 CAFFE_MEAN = (123.68, 116.779, 103.939)
 ZOO_MEAN = np.array([0.485, 0.456, 0.406])
@@ -19,7 +20,7 @@ def vgg_arrays(blocks=2, seed=5):
     """Random weights of VGG-19's own widths, the first blocks only; RGB, 0-255 minus mean."""
     random = np.random.RandomState(seed)
     arrays, channels = {}, 3
-    for name in topology.CONVOLUTIONS:
+    for name in VGG19.convolutions:
         if int(name[4]) > blocks:
             break
         count = topology.FILTERS[int(name[4]) - 1]
@@ -32,7 +33,7 @@ def vgg_arrays(blocks=2, seed=5):
 
 def pairs(arrays):
     """Convolution, kernel, bias."""
-    for name in topology.CONVOLUTIONS:
+    for name in VGG19.convolutions:
         if f"{name}_weight" in arrays:
             yield name, arrays[f"{name}_weight"], arrays[f"{name}_bias"]
 
@@ -57,7 +58,7 @@ def numbered(arrays):
     """torchvision's names."""
     named = {}
     for name, weight, bias in pairs(arrays):
-        module = MODULES[topology.CONVOLUTIONS.index(name)]
+        module = MODULES[VGG19.convolutions.index(name)]
         named[f"features.{module}.weight"] = weight
         named[f"features.{module}.bias"] = bias
     return named

@@ -20,6 +20,7 @@ import numpy as np
 from tqdm import tqdm
 
 import fmi.invert
+from experiments.compare import JUDGED
 from experiments.embedded.dataset import SCALE, clean_crops
 from experiments.embedded.export import (
     photograph,
@@ -31,7 +32,8 @@ from experiments.embedded.export import (
 from experiments.embedded.network import codes, rescale, untrained
 from experiments.embedded.train import Config, accuracy, held_out_canvases
 from fmi import evidence
-from fmi.networks import weights as weights_
+from fmi.networks import catalogue
+from fmi.networks.base import Network
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +73,7 @@ def median(values: Iterable[float]) -> float:
     return round(float(np.median(list(values))), 1)
 
 
-def found_again(panels: Sequence[Sequence[np.ndarray]], network: weights_.Weights) -> float:
+def found_again(panels: Sequence[Sequence[np.ndarray]], network: Network) -> float:
     """How often a panel's nearest panel from another photograph shows the same filter.
 
     Parameters
@@ -88,7 +90,7 @@ def found_again(panels: Sequence[Sequence[np.ndarray]], network: weights_.Weight
     """
     scenes, filters = len(panels), len(panels[0])
     flat = [panel for row in panels for panel in row]
-    distances = evidence.distances(flat, flat, network)
+    distances = evidence.distances(flat, flat, network, JUDGED)
     scene = np.repeat(np.arange(scenes), filters)
     distances[scene[:, None] == scene[None, :]] = np.inf
     nearest = distances.argmin(1) % filters
@@ -96,7 +98,7 @@ def found_again(panels: Sequence[Sequence[np.ndarray]], network: weights_.Weight
 
 
 def invert_row(
-    path: Path, layer: str, entries: Mapping[str, Any], judge: weights_.Weights
+    path: Path, layer: str, entries: Mapping[str, Any], judge: Network
 ) -> Dict[str, float]:
     """Invert one layer's chosen filters over all photographs and measure the panels.
 
@@ -135,14 +137,14 @@ def invert_row(
 
 
 def invert_rows(
-    path: Path, entries: Mapping[str, Any], judge: weights_.Weights
+    path: Path, entries: Mapping[str, Any], judge: Network
 ) -> Dict[str, Dict[str, float]]:
     """:func:`invert_row` for every layer of the YAML's ``panels``."""
     layers = tqdm(entries["layers"], f"inverting {path.stem}")
     return {layer: invert_row(path, layer, entries, judge) for layer in layers}
 
 
-def untrained_rows(config: Config, judge: weights_.Weights) -> Dict[str, Dict[str, float]]:
+def untrained_rows(config: Config, judge: Network) -> Dict[str, Dict[str, float]]:
     """The same with He's initialisation, its layers rescaled to the same mean activations."""
     calibration = config.calibration
     scenes = photographs(calibration["pictures"], calibration["long_edge"])
@@ -162,7 +164,7 @@ def measure(config: Config, folder: Path, path: Path) -> Dict[str, Any]:
     pictures, _ = clean_crops(canvases, crop, count, config.seed + 1)
     batches = np.array_split(pictures / SCALE, max(1, count // 32))
     scenes = photographs(config.calibration["pictures"], config.calibration["long_edge"])
-    judge = weights_.read(path)
+    judge = catalogue.load(weights=path)
     net, repeats = trained(config, folder).net, config.report["repeats"]
     rounds = [accuracy(net, canvases, crop, count, config.seed + 1 + i) for i in range(repeats)]
     return {
@@ -201,7 +203,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> None:
     config = Config.read(options.config)
     metrics = measure(config, options.run, options.network)
     if options.untrained:
-        judge = weights_.read(options.network)
+        judge = catalogue.load(weights=options.network)
         metrics["panels_untrained"] = untrained_rows(config, judge)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(metrics, indent=1, sort_keys=True) + "\n")

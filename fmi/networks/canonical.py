@@ -7,15 +7,15 @@ from typing import Any, Dict, Mapping, Optional, Tuple
 import numpy as np
 
 from fmi.errors import InputError
-from fmi.networks import topology
 from fmi.networks.names import Key
+from fmi.networks.topology import Topology
 from fmi.sources.table import Layout
 
 BN_EPSILON = 1e-5  # torchvision's and Gluon's
 
 
 def canonical(
-    named: Mapping[Key, np.ndarray], layout: Layout, mean: Any = None
+    named: Mapping[Key, np.ndarray], member: Topology, layout: Layout, mean: Any = None
 ) -> Tuple[Dict[str, np.ndarray], Tuple[float, float, float]]:
     """Fold BatchNorm and input scale into the convolutions, order axes and colours.
 
@@ -23,6 +23,8 @@ def canonical(
     ----------
     named
         As :func:`named_arrays` returns them.
+    member
+        Of the VGG family.
     layout
         Of their file.
     mean
@@ -46,13 +48,13 @@ def canonical(
         raise InputError("its mean is no RGB colour on the 0-255 scale")
     result: Dict[str, np.ndarray] = {}
     channels: Optional[int] = 3
-    for convolution in topology.CONVOLUTIONS:
+    for convolution in member.convolutions:
         parts = {kind: array for (name, kind), array in named.items() if name == convolution}
         if not parts:
             channels = None  # nothing after a gap can be used, but it may be there
             continue
         weight, bias = _convolution(convolution, parts, layout, channels)
-        if convolution == topology.CONVOLUTIONS[0]:
+        if convolution == member.convolutions[0]:
             if layout.channels == "BGR":
                 weight = weight[:, ::-1]
             # The network takes (x / to_255 - mean) / std; x is what it takes from now on.
@@ -66,7 +68,7 @@ def canonical(
             result[f"{convolution}_{kind}"] = array
         channels = weight.shape[0]
     if not result:
-        raise InputError("holds no VGG-19: there is no convolution in it")
+        raise InputError("holds no VGG network: there is no convolution in it")
     red, green, blue = (float(value) for value in colour)
     return result, (red, green, blue)
 

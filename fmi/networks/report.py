@@ -11,7 +11,7 @@ import numpy as np
 
 from fmi import files, pictures
 from fmi.errors import InputError
-from fmi.networks import topology, vgg
+from fmi.networks import vgg
 from fmi.networks.weights import Weights, _named_at, embedded_path, read
 from fmi.sources import formats, table
 
@@ -64,7 +64,7 @@ def activations(weights: Weights, picture: np.ndarray) -> Dict[str, float]:
     if not names:
         raise InputError(f"{weights.path} lacks conv1_1, without which nothing can be computed")
     ctx = context("cpu")
-    network = vgg.network(weights.arrays, names, "max", ctx)
+    network = vgg.network(weights).truncated(names, "max", ctx)
     image = mx.nd.array(pictures.from_rgb(picture, weights.mean), ctx=ctx)
     return {name: float(code.mean().asscalar()) for name, code in network(image).items()}
 
@@ -85,7 +85,7 @@ def report(weights: Weights) -> str:
 
     picture = np.ascontiguousarray(data.astronaut()[:448:2, :448:2])  # a photograph, 224 x 224
     means = activations(weights, picture)
-    covered = weights.covers
+    covered, count = weights.covers, len(weights.topology.convolutions)
     if weights.embedded:
         kind = "the embedded network"
     elif not weights.layout.original:
@@ -102,7 +102,8 @@ def report(weights: Weights) -> str:
         f"layout    {weights.layout.name}",
         f"input     {weights.layout.describe()}",
         f"used as   RGB 0-255 minus ({', '.join(f'{v:.3f}' for v in weights.mean)})",
-        f"layers    {covered[0]} to {covered[-1]} ({len(covered)} of {len(topology.CONVOLUTIONS)})",
+        f"network   {weights.topology.name}",
+        f"layers    {covered[0]} to {covered[-1]} ({len(covered)} of {count})",
         f"kind      {kind}",
         "",
         "layer     filters   weight: mean    std       bias: mean      std  mean activation",

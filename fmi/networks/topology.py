@@ -1,52 +1,98 @@
-"""The layers of VGG-19 by name, in order: what needs no weights."""
+"""The VGG family: which layers its members have, by name and in order, before any weights."""
 
 from __future__ import annotations
 
-from typing import List, Sequence, Tuple
+from dataclasses import dataclass
+from typing import Iterable, List, Optional, Tuple
 
-from fmi.errors import unknown
-
-BLOCKS = (2, 2, 4, 4, 4)  # convolutions a block
-FILTERS = (64, 128, 256, 512, 512)  # of each convolution of a block
+FILTERS = (64, 128, 256, 512, 512)  # of each convolution of a block, in every member
 
 
-def _names() -> List[str]:
-    names = []
-    for block, convolutions in enumerate(BLOCKS, start=1):
-        for index in range(1, convolutions + 1):
-            names += [f"conv{block}_{index}", f"relu{block}_{index}"]
-        if block < len(BLOCKS):
-            names.append(f"pool{block}")
-    return names
+@dataclass(frozen=True)
+class Topology:
+    """A member of the VGG family (Simonyan & Zisserman 2014, configurations A, B, D and E).
 
+    Layers carry the field's names: conv1_1, relu1_1, conv1_2, relu1_2, pool1, conv2_1 ... The
+    pooling after the last block is left out, as the dense layers behind it are.
 
-LAYERS = tuple(_names())
-CONVOLUTIONS = tuple(name for name in LAYERS if name.startswith("conv"))
-
-
-def check_layer(name: str) -> str:
-    """The name itself.
-
-    Raises
-    ------
-    InputError
-        If VGG-19 has no such layer; the message names the nearest ones.
+    Attributes
+    ----------
+    blocks
+        How many convolutions each block has.
     """
-    if name not in LAYERS:
-        raise unknown("layer", name, LAYERS)
-    return name
+
+    blocks: Tuple[int, ...]
+
+    @property
+    def name(self) -> str:
+        """Such as ``"VGG-19"``, counting the three dense layers."""
+        return f"VGG-{sum(self.blocks) + 3}"
+
+    @property
+    def layers(self) -> Tuple[str, ...]:
+        """All layers, from ``conv1_1`` on."""
+        names: List[str] = []
+        for block, convolutions in enumerate(self.blocks, start=1):
+            for index in range(1, convolutions + 1):
+                names += [f"conv{block}_{index}", f"relu{block}_{index}"]
+            if block < len(self.blocks):
+                names.append(f"pool{block}")
+        return tuple(names)
+
+    @property
+    def convolutions(self) -> Tuple[str, ...]:
+        """The convolutions, in order."""
+        return tuple(name for name in self.layers if name.startswith("conv"))
+
+    def deepest(self, layers: Iterable[str]) -> str:
+        """The layer at which a network that computes all `layers` can end."""
+        return max(layers, key=self.layers.index)
+
+    def convolutions_before(self, layer: str) -> Tuple[str, ...]:
+        """The convolutions that `layer` needs, itself included, in order."""
+        before = self.layers[: self.layers.index(layer) + 1]
+        return tuple(name for name in before if name.startswith("conv"))
+
+    def smallest_side(self, layer: str) -> int:
+        """Pixels a side that a picture needs so that `layer` has at least one position."""
+        before = self.layers[: self.layers.index(layer) + 1]
+        return int(2 ** sum(name.startswith("pool") for name in before))
+
+    def modules(self, norm: bool) -> Tuple[int, ...]:
+        """The places of the convolutions among the modules of torchvision's and Gluon's networks.
+
+        Parameters
+        ----------
+        norm
+            Whether a BatchNorm follows each convolution.
+        """
+        places, at = [], 0
+        for count in self.blocks:
+            for _ in range(count):
+                places.append(at)
+                at += 3 if norm else 2  # convolution, (BatchNorm,) relu
+            at += 1  # pooling
+        return tuple(places)
 
 
-def deepest(layers: Sequence[str]) -> str:
-    """The layer at which a network that computes all `layers` can end."""
-    return max((check_layer(name) for name in layers), key=LAYERS.index)
+VGG11 = Topology((1, 1, 2, 2, 2))
+VGG13 = Topology((2, 2, 2, 2, 2))
+VGG16 = Topology((2, 2, 3, 3, 3))
+VGG19 = Topology((2, 2, 4, 4, 4))
+FAMILY = (VGG19, VGG16, VGG13, VGG11)  # the deepest first: part of a file may fit several
 
 
-def convolutions_before(layer: str) -> Tuple[str, ...]:
-    """The convolutions that `layer` needs, itself included, in order."""
-    return tuple(n for n in LAYERS[: LAYERS.index(layer) + 1] if n.startswith("conv"))
+def told_by(convolutions: Iterable[str]) -> Optional[Topology]:
+    """The member that has these convolutions, the deepest one where several do.
 
-
-def smallest_side(layer: str) -> int:
-    """Pixels a side that a picture needs so that `layer` has at least one position."""
-    return int(2 ** sum(name.startswith("pool") for name in LAYERS[: LAYERS.index(layer) + 1]))
+    A block that others follow is taken to be complete; where that leaves no member, a convolution
+    is missing from the file, and the deepest member that has all of them is meant.
+    """
+    there = set(convolutions)
+    having = [member for member in FAMILY if there <= set(member.convolutions)]
+    highest = {name[4]: max(int(n[6]) for n in there if n[4] == name[4]) for name in there}
+    for member in having:
+        followed = [block for block in highest if block < max(highest)]
+        if all(highest[block] == member.blocks[int(block) - 1] for block in followed):
+            return member
+    return having[0] if having else None

@@ -1,7 +1,4 @@
-"""Weights of VGG-19: found, read, brought to one form, and known by their digest.
-
-The one form: float32, kernels (O, I, 3, 3) for RGB on the 0-255 scale minus a mean colour.
-"""
+"""Weights of VGG networks: found, read, brought to one form, and known by their digest."""
 
 from __future__ import annotations
 
@@ -17,20 +14,21 @@ import numpy as np
 
 from fmi import files
 from fmi.errors import InputError, unknown
-from fmi.networks import topology
 from fmi.networks.canonical import canonical
 from fmi.networks.names import named_arrays
+from fmi.networks.topology import Topology
 from fmi.sources import formats, table
 from fmi.sources.table import Layout, Source
 
 log = logging.getLogger(__name__)
 
 LARGEST = 2 << 30  # bytes of a file; VGG-19 with its dense layers takes 575 MB
+PHOTOGRAPHS = "vgg16-hed"  # the source that pip alone can fetch, trained on photographs
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Weights:
-    """A network's weights in the one form.
+    """The weights of a VGG network in the one form.
 
     Attributes
     ----------
@@ -44,6 +42,8 @@ class Weights:
         ``conv1_1_weight`` (O, I, 3, 3), ``conv1_1_bias`` (O,) ... float32, read-only.
     format, layout
         A key of :data:`fmi.formats.FORMATS`; how the file's own network takes a picture.
+    topology
+        The member of the VGG family that they belong to.
     source
         The entry of ``models/sources.yaml`` that has this digest, or ``None``.
     embedded
@@ -57,6 +57,7 @@ class Weights:
     arrays: Mapping[str, np.ndarray]
     format: str
     layout: Layout
+    topology: Topology
     source: Optional[str] = None
     embedded: bool = False
 
@@ -68,13 +69,15 @@ class Weights:
     @property
     def covers(self) -> Tuple[str, ...]:
         """The convolutions that are there, from the first one on without a gap."""
-        there = [f"{name}_weight" in self.arrays for name in topology.CONVOLUTIONS]
-        return topology.CONVOLUTIONS[: there.index(False) if False in there else None]
+        names = self.topology.convolutions
+        there = [f"{name}_weight" in self.arrays for name in names]
+        return names[: there.index(False) if False in there else None]
 
     def describe(self) -> Dict[str, object]:
         """What identifies the weights, for an inversion's settings."""
         return {
             "name": self.name,
+            "network": self.topology.name,
             "sha256": self.sha256,
             "source": self.source,
             "verified": self.verified,
@@ -83,7 +86,7 @@ class Weights:
         }
 
 
-def load(weights: Union[str, Path, Weights], layers: Sequence[str]) -> Weights:
+def load(weights: Union[str, Path, Weights] = "auto", layers: Sequence[str] = ()) -> Weights:
     """Weights that cover `layers`.
 
     Parameters
@@ -96,7 +99,8 @@ def load(weights: Union[str, Path, Weights], layers: Sequence[str]) -> Weights:
           Simonyan & Zisserman from any source, or a file of unknown digest whose name begins
           with ``vgg19``;
         - ``"embedded"``: the small network that the package brings along;
-        - ``"auto"``: as ``"vgg19"``, else as ``"embedded"`` with a warning;
+        - ``"auto"``: VGG-19, else ``vgg16-hed``, else the embedded network: the first that is
+          here and covers the layers, with a warning where it is not VGG-19;
         - weights that are loaded already.
     layers
         Names of layers.
@@ -107,34 +111,53 @@ def load(weights: Union[str, Path, Weights], layers: Sequence[str]) -> Weights:
         If there are no such weights, they cannot be read, or they lack a layer; the first
         missing convolution is named.
     """
-    needed = topology.convolutions_before(topology.deepest(layers))
     if isinstance(weights, Weights):
-        return _covering(weights, needed)
+        return _covering(weights, layers)
     text = str(weights)
     known = table.models()
     if text == "embedded":
-        return _covering(_embedded(), needed)
+        return _covering(_embedded(), layers)
     if text == "vgg19":
-        return _vgg19(needed, original=True)
+        return _vgg19(layers, original=True)
     if text in known:
-        return _covering(_named(known[text]), needed)
-    if text != "auto":
-        if os.sep not in text and "." not in text:
-            raise unknown("weights", text, ("auto", "embedded", *known, "or a path"))
-        return _covering(_with_warnings(read(weights)), needed)
+        return _covering(_named(known[text]), layers)
+    if text == "auto":
+        return _best(layers)
+    if os.sep not in text and "." not in text:
+        raise unknown("weights", text, ("auto", "embedded", *known, "or a path"))
+    return _covering(_with_warnings(read(weights)), layers)
+
+
+def _best(layers: Sequence[str]) -> Weights:
+    """VGG-19 where it is here and covers the layers, else the next best network."""
     try:
-        return _vgg19(needed, original=False)
+        return _vgg19(layers, original=False)
     except InputError as error:
-        if not embedded_path().is_file():
-            raise
-        found = _covering(_embedded(), needed)
-        _warn(f"using the small embedded network, not VGG-19: {error}")
-        return found
+        problem = error
+    photographs = table.models()[PHOTOGRAPHS]
+    if table.find(photographs) is not None:
+        try:
+            found = _covering(_named(photographs), layers)
+            _warn(f"using {PHOTOGRAPHS}, a VGG-16 trained on photographs, not VGG-19: {problem}")
+            return found
+        except InputError as error:
+            log.warning("%s is not used: %s", PHOTOGRAPHS, error)
+    if not embedded_path().is_file():
+        raise problem
+    found = _covering(_embedded(), layers)
+    _warn(f"using the small embedded network, not VGG-19: {problem}")
+    return found
 
 
 def embedded_path() -> Path:
     """The file of the embedded network."""
     return table.table_folder() / "embedded.npz"
+
+
+@functools.lru_cache(maxsize=None)
+def _embedded_digest() -> str:
+    path = embedded_path()
+    return files.file_digest(path, "sha256") if path.is_file() else ""
 
 
 def _embedded() -> Weights:
@@ -157,7 +180,7 @@ def _named(source: Source) -> Weights:
     return _with_warnings(found)
 
 
-def _vgg19(needed: Sequence[str], original: bool) -> Weights:
+def _vgg19(layers: Sequence[str], original: bool) -> Weights:
     """The weights of 2014 with a known digest, else a file of an unknown one.
 
     If `original` is not asked for, else a network trained anew.
@@ -178,7 +201,7 @@ def _vgg19(needed: Sequence[str], original: bool) -> Weights:
     for path, source in [*first, *unverified, *last]:
         try:
             found = _named_at(path, source) if source else read(path)
-            return _with_warnings(_covering(found, needed))
+            return _with_warnings(_covering(found, layers))
         except InputError as error:
             problems.append(error)
     for problem in problems[1:]:
@@ -205,7 +228,13 @@ def _missing(file: str, name: str) -> InputError:
     )
 
 
-def _covering(weights: Weights, needed: Sequence[str]) -> Weights:
+def _covering(weights: Weights, layers: Sequence[str]) -> Weights:
+    """The weights themselves, once they are known to have all that the layers need."""
+    member = weights.topology
+    for name in layers:
+        if name not in member.layers:
+            raise unknown(f"layer of {member.name}", name, member.layers)
+    needed = member.convolutions_before(member.deepest(layers)) if layers else ()
     for name in needed:
         if f"{name}_weight" not in weights.arrays:
             raise InputError(
@@ -242,7 +271,7 @@ def read(path: Union[str, Path]) -> Weights:
     Raises
     ------
     InputError
-        If the file is missing, is damaged, or holds no VGG-19.
+        If the file is missing, is damaged, or holds no VGG network.
     """
     path = Path(path)
     try:
@@ -254,7 +283,7 @@ def read(path: Union[str, Path]) -> Weights:
     if not path.is_file():
         raise InputError(f"weights {path} are not a file")
     if status.st_size > LARGEST:
-        raise InputError(f"weights {path} are larger than VGG-19 can be")
+        raise InputError(f"weights {path} are larger than VGG-19's can be")
     return _read(path, (status.st_mtime_ns, status.st_size, status.st_ino))
 
 
@@ -269,21 +298,23 @@ def _read(path: Path, _state: Tuple[int, int, int]) -> Weights:
     try:
         form, arrays = formats.read(data)
         text = arrays.pop(formats.METADATA, None)
-        layout, named = named_arrays(arrays, known)
+        layout, member, named = named_arrays(arrays, known)
         mean = arrays.get("averageImage", _metadata(text).get("mean"))
-        one_form, colour = canonical(named, layout, mean)
+        one_form, colour = canonical(named, member, layout, mean)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
+    sha256 = files.digests(data)["sha256"]
     return Weights(
         name=path.stem,
         path=path,
-        sha256=files.digests(data)["sha256"],
+        sha256=sha256,
         mean=colour,
         arrays=one_form,
         format=form,
         layout=layout,
+        topology=member,
         source=source.name if source else None,
-        embedded=embedded_path().is_file() and path.samefile(embedded_path()),
+        embedded=sha256 == _embedded_digest(),
     )
 
 

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence
 
 from fmi import pictures
 from fmi import settings as presets
+from fmi.call import TRANSFERS, replaced_layers
 from fmi.errors import InputError, unknown
-from fmi.networks import topology
+from fmi.networks import catalogue
+from fmi.networks.base import Network, split_filters
 from fmi.sources import table
 
 log = logging.getLogger(__name__)
 
 LISTS = ("pictures", "layers", "filters", "styles", "style_layers")
 NUMBERS = ("draws", "seed", "tiles")
-TEXTS = ("figure", "settings", "results", "weights", "ctx", "precision")
-COMMON = ("figure", "pictures", "settings", "seed", "results", "weights", "ctx", "precision")
+TEXTS = ("figure", "settings", "results", "network", "weights", "input", "ctx", "precision")
+COMMON = (*TEXTS, "pictures", "seed")
 OWN = {  # keys of each figure beside the common ones
     "fig1": ("layers", "filters", "tiles"),
     "fig2": (),
@@ -48,11 +50,14 @@ class Experiment:
         The keys of :data:`OWN` and :data:`COMMON` that are given.
     overrides
         Settings given besides, as for :func:`fmi.settings.override`.
+    network
+        Which it is drawn with, once it is loaded.
     """
 
     figure: str
     values: Mapping[str, Any]
     overrides: Mapping[str, Any]
+    network: Optional[Network] = None
 
     def __getitem__(self, key: str) -> Any:
         return self.values[key]
@@ -64,12 +69,56 @@ class Experiment:
 
     def settings(self, section: Optional[str] = None) -> presets.Settings:
         """The settings of its inversions, or of one of the style transfers."""
-        return presets.override(presets.preset(self["settings"]), self.overrides, section)
+        preset = presets.preset(self.values.get("settings", presets.DEFAULT))
+        settings = presets.override(preset, self.overrides, section)
+        if section and self.network:
+            return replaced_layers(settings, section, self.network)
+        return settings
 
     def options(self) -> Dict[str, Any]:
         """Keywords for the functions of :mod:`fmi.invert`."""
-        given = ("settings", "seed", "weights", "ctx", "precision")
-        return {**{k: self[k] for k in given if k in self.values}, **self.overrides}
+        given = ("settings", "seed", "ctx", "precision")
+        common = {k: self[k] for k in given if k in self.values}
+        return {**common, "network": self.network, **self.overrides}
+
+    def with_network(self) -> Experiment:
+        """The same with the network loaded, and what depends on it decided.
+
+        These are the preset, whether Fig. 3 is chained, and the layers where the network has none
+        of those that the YAML names.
+
+        Raises
+        ------
+        InputError
+            If there is no such network, or it lacks a layer.
+        """
+        values = dict(self.values)
+        layers = [split_filters(text)[0] for text in values.get("layers", ())]
+        if self.figure == "fig5":
+            layers = [
+                name for kind in TRANSFERS for name in getattr(self.settings(kind), kind).layers
+            ]
+        given = (values.get(name) for name in ("network", "weights", "input"))
+        named, weights, how = given
+        network = catalogue.load(named, weights or "auto", how, layers)
+        name = values.setdefault("settings", network.settings)
+        if name != presets.DEFAULT and "settings" not in self.values:
+            log.info("%s: settings %r", network.name, name)
+        if isinstance(values.get("chain"), dict):  # a value for each preset
+            values["chain"] = values["chain"].get(name, False)
+        if "layers" in values:
+            values["layers"] = self._layers_of(network, values["layers"])
+        return replace(self, values=values, network=network)
+
+    def _layers_of(self, network: Network, texts: Sequence[str]) -> List[str]:
+        """The layers under the network's own names, the filters named with them kept."""
+        parts = [text.partition(":") for text in texts]
+        if "layers" not in self["asked_for"] and not any(network.knows(n) for n, _, _ in parts):
+            chosen = network.landmarks(first=self.figure == "fig4")
+            chosen = chosen[-1:] if self.figure == "fig1" else chosen
+            log.info("%s: layers %s", network.name, ", ".join(chosen))
+            return chosen
+        return [f"{network.layer(name).name}{colon}{rest}" for name, colon, rest in parts]
 
 
 def read(path: Path, overrides: Sequence[str] = ()) -> Experiment:
@@ -104,13 +153,11 @@ def read(path: Path, overrides: Sequence[str] = ()) -> Experiment:
         raise InputError(f"{path} lacks '{lacking[0]}', such as {_EXAMPLES[lacking[0]]}")
     values = {k: _typed(k, v) for k, v in merged.items() if k in own and k not in fields}
     settings = {k: v for k, v in merged.items() if k not in values}
-    values.update(folder=folder, asked_for=[key for key in ("pictures", "styles") if key in given])
-    name = values.setdefault("settings", "code")
-    presets.override(presets.preset(name), settings, "gatys" if figure == "fig5" else None)
-    if isinstance(values.get("chain"), dict):  # a value for each preset
-        values["chain"] = values["chain"].get(name, False)
-    for layer in values.get("layers", ()):
-        topology.check_layer(layer)
+    values.update(
+        folder=folder, asked_for=[k for k in ("pictures", "styles", "layers") if k in given]
+    )
+    preset = presets.preset(values.get("settings", presets.DEFAULT))
+    presets.override(preset, settings, "gatys" if figure == "fig5" else None)
     return Experiment(figure, values, settings)
 
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, List, Sequence
+from typing import Any, List, Sequence, Tuple
 
 import numpy as np
 from PIL import Image
 
 from fmi import codes, files, invert, pictures, sheets
-from fmi.call import Options, check_filters
-from fmi.device.mxnet import compute_type, context
-from fmi.networks import weights as weights_
+from fmi.call import Options, number_format
+from fmi.device.mxnet import context, mx
+from fmi.networks.base import split_filters
 from fmi.runs.experiment import Experiment, find
 from fmi.runs.panels import Found, Job, Panel, compute
 
@@ -36,27 +36,19 @@ def draw(run: Experiment) -> List[Path]:
     KeyboardInterrupt
         After Ctrl-C; finished panels are kept.
     """
-    layers = _layers(run)
     note = ""
-    usual = Options()
-    if layers:  # one network, device and precision for all panels
-        weights = weights_.load(run.values.get("weights", usual.weights), layers)
+    if run.figure != "fig2":  # one network, device and precision for all panels
+        run = run.with_network()
+        assert run.network is not None
+        usual = Options()
         ctx = context(run.values.get("ctx"))
-        precision = compute_type(run.values.get("precision", usual.precision), ctx)
+        asked = run.values.get("precision", usual.precision)
+        precision = number_format(asked, run.network, ctx)
         seed = run.values.get("seed", usual.seed)
-        chosen = {"weights": weights, "ctx": ctx, "precision": precision, "seed": seed}
-        run = replace(run, values={**run.values, **chosen})
-        note = "drawn with fmi's embedded network, not VGG-19" if weights.embedded else ""
+        note = run.network.note
+        run = replace(run, values={**run.values, "ctx": ctx, "precision": precision, "seed": seed})
     sheet = sheets.sheet(DRAWERS[run.figure](run), note)
     return list(sheets.save(sheet, run.results / run.figure))
-
-
-def _layers(run: Experiment) -> List[str]:
-    """All layers that a figure's network must reach."""
-    if run.figure != "fig5":
-        return list(run.values.get("layers", ()))
-    schemes = [getattr(run.settings(name), name) for name in ("gatys", "purposeful")]
-    return [layer for scheme in schemes for layer in (scheme.content_layer, *scheme.style_layers)]
 
 
 def _panel(run: Experiment, stem: str) -> np.ndarray:
@@ -70,16 +62,20 @@ def _title(path: Path) -> str:
 
 def _fig1(run: Experiment) -> List[sheets.Block]:
     """A code before and after each modification, as feature-map tiles."""
-    file, layer, chosen = find(run, "pictures")[0], run["layers"][0], run["filters"][0]
+    file = find(run, "pictures")[0]
+    layer, filters = _rows(run)[0]
+    chosen = filters[0]
     tiles = run["tiles"]
     code = invert.activations(file, layer, **run.options())[layer]
     channels = code.shape[1]
-    check_filters([chosen], layer, channels)
+    assert run.network is not None
+    run.network.check_filters([chosen], layer)
     shares = codes.simplex_shares(np.random.RandomState(run["seed"]), channels)
+    row = mx.nd.array(shares[None], ctx=code.context, dtype="float64")
     stages = {
         "code": ("code", code),
         "isolated": (f"filter {chosen} isolated (Eq. 2)", codes.isolate(code, [chosen])),
-        "reallocated": ("reallocated (Eq. 3)", codes.reallocate(code, invert.row(shares, code))),
+        "reallocated": ("reallocated (Eq. 3)", codes.reallocate(code, row)),
     }
     first = min(chosen // tiles * tiles, max(channels - tiles, 0))  # the tiles with the filter
     panels = []
@@ -104,10 +100,10 @@ def _fig2(run: Experiment) -> List[sheets.Block]:
 
 def _fig3(run: Experiment) -> List[sheets.Block]:
     """Rows of layers, columns of filters, a block for each content picture."""
-    files, chain, filters = find(run, "pictures"), run["chain"], run["filters"]
+    files, chain, rows = find(run, "pictures"), run["chain"], _rows(run)
     jobs = []
     for file in files:
-        for layer in run["layers"]:
+        for layer, filters in rows:
             panels = tuple(
                 Panel(
                     f"{file.stem}/{layer}_filter{index}",
@@ -122,18 +118,25 @@ def _fig3(run: Experiment) -> List[sheets.Block]:
 
             jobs.append(Job("feature_map", {"content": file}, (layer,), panels, call, chain))
     compute(run, jobs)
+    same = len({tuple(filters) for _, filters in rows}) == 1
     return [
         sheets.Block(
             [
                 [_panel(run, f"{f.stem}/{layer}_filter{i}") for i in filters]
-                for layer in run["layers"]
+                for layer, filters in rows
             ],
-            rows=run["layers"],
-            columns=[str(index) for index in filters],
+            rows=[n if same else f"{n}:{','.join(map(str, chosen))}" for n, chosen in rows],
+            columns=[str(index) for index in rows[0][1]] if same else (),
             caption=f"({chr(97 + n)}) {_title(f)}" if len(files) > 1 else _title(f),
         )
         for n, f in enumerate(files)
     ]
+
+
+def _rows(run: Experiment) -> List[Tuple[str, List[int]]]:
+    """Layers and their filters; ``relu3_2:17`` names its own ones."""
+    parts = [split_filters(text) for text in run["layers"]]
+    return [(name, list(filters) or run["filters"]) for name, filters in parts]
 
 
 def _fig4(run: Experiment) -> List[sheets.Block]:
@@ -177,7 +180,7 @@ def _fig5(run: Experiment) -> List[sheets.Block]:
                 def call(_: Sequence[Panel], method: Any = method, used: Any = used) -> Found:
                     return [method(**used, **run.options())]
 
-                reached = (scheme.content_layer, *scheme.style_layers)
+                reached = scheme.layers
                 jobs.append(Job(name, used, reached, (panel,), call))
     compute(run, jobs)
     height, width, _ = _panel(run, f"{files[0].stem}/{styles[0].stem}_gatys").shape

@@ -18,9 +18,8 @@ from tqdm.auto import tqdm
 
 from fmi import invert, pictures
 from fmi import settings as presets
-from fmi.call import check_filters, check_size
+from fmi.call import TRANSFERS
 from fmi.inversion import versions
-from fmi.networks import topology
 from fmi.runs.experiment import Experiment
 
 log = logging.getLogger(__name__)
@@ -58,7 +57,7 @@ class Job:
     @property
     def section(self) -> Optional[str]:
         """Which style transfer's settings it needs, if any."""
-        return self.function if self.function in ("purposeful", "gatys") else None
+        return self.function if self.function in TRANSFERS else None
 
 
 def key(run: Experiment, job: Job, panel: Panel) -> str:
@@ -71,7 +70,7 @@ def key(run: Experiment, job: Job, panel: Panel) -> str:
         "seed": run["seed"],
         "precision": run["precision"],
         "device": str(run["ctx"]),
-        "weights": run["weights"].sha256,
+        "network": run.network.describe() if run.network else None,
         "pictures": {role: pictures.read(path).sha256 for role, path in job.sources.items()},
         "versions": versions(),
     }
@@ -99,18 +98,16 @@ def check(run: Experiment, job: Job) -> None:
     Raises
     ------
     InputError
-        For a picture too small for its layers, weights that lack one, or a filter that is not.
+        For a picture too small for its layers, or a filter that the layer does not have.
     """
+    assert run.network is not None
     settings = run.settings(job.section)
     for path in job.sources.values():
         picture = pictures.read(path)
         size = pictures.fitted(picture.pixels, settings.long_edge)
-        check_size(picture, size, topology.deepest(job.layers))
+        run.network.check_size(job.layers, *size, picture.name)
     if job.function == "feature_map":
-        count = len(
-            run["weights"].arrays[topology.convolutions_before(job.layers[0])[-1] + "_bias"]
-        )
-        check_filters([p.place["filter"] for p in job.panels], job.layers[0], count)
+        run.network.check_filters([p.place["filter"] for p in job.panels], job.layers[0])
 
 
 def compute(run: Experiment, jobs: Sequence[Job]) -> None:

@@ -196,7 +196,25 @@ class _Words:
         return struct.unpack("<" + form, self.take(struct.calcsize("<" + form)))
 
 
+def read_all_params(data: bytes) -> Arrays:
+    """Every floating-point array of an MXNet ``.params`` file, of any shape and size.
+
+    Raises
+    ------
+    InputError
+        If it is no such file, or is damaged.
+    """
+    if format_of(data) != "params":
+        raise InputError("is no .params file of MXNet")
+    return {name: array for name, array in _named_params(data).items() if array.dtype.kind == "f"}
+
+
 def _params(data: bytes) -> Arrays:
+    arrays = _named_params(data)
+    return {name: array for name, array in arrays.items() if _wanted(array.shape, array.dtype.kind)}
+
+
+def _named_params(data: bytes) -> Arrays:
     """The list of arrays that ``mx.nd.save`` writes (legacy, V1, V2 and V3), without MXNet.
 
     ``mx.nd.load`` trusts the counts in a file's header, so that a damaged one can fill the
@@ -221,9 +239,7 @@ def _params(data: bytes) -> Arrays:
         raise InputError("the .params file is damaged: there is more in it than it tells")
     if len(set(names)) != len(names):
         raise InputError("the .params file is damaged: two arrays have the same name")
-    return {
-        name: array for name, array in zip(names, arrays) if _wanted(array.shape, array.dtype.kind)
-    }
+    return dict(zip(names, arrays))
 
 
 def _ndarray(words: _Words) -> np.ndarray:

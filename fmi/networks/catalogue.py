@@ -1,0 +1,223 @@
+"""Networks by name, file or block: what ``network=`` and ``weights=`` can be."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import re
+from pathlib import Path
+from typing import Any, Dict, Mapping, Optional, Sequence, Tuple, Union
+
+from fmi.device.mxnet import mx
+from fmi.errors import InputError, unknown
+from fmi.networks import gluon, vgg
+from fmi.networks import weights as weights_
+from fmi.networks.base import Input, Network, input_of
+from fmi.networks.weights import Weights
+from fmi.sources import table
+
+log = logging.getLogger(__name__)
+
+FAMILY_NAME = re.compile(r"vgg(11|13|16|19)(_bn)?")
+ASSUMED = "imagenet"  # the input of what is not of the VGG family, unless another is given
+
+
+def load(
+    network: Any = None,
+    weights: Union[str, Path, Weights] = "auto",
+    input: Union[None, str, Input] = None,  # noqa: A002
+    layers: Sequence[str] = (),
+) -> Network:
+    """A network by its name, its files, its block, or the network itself.
+
+    Parameters
+    ----------
+    network
+        One of
+
+        - ``None``: the VGG network of `weights`;
+        - a network that is loaded already: nothing is built again;
+        - a Gluon ``HybridBlock`` with its parameters, on any device;
+        - a symbol and its parameters as a tuple, or a symbol with `weights` naming their file;
+        - an exported pair: ``x-symbol.json``, ``x-0000.params``, or ``x`` for the both of them;
+        - a name of Gluon's model zoo, such as ``"resnet18_v1"``, with `weights` naming the file
+          of its parameters;
+        - what `weights` may be.
+    weights
+        As for :func:`fmi.networks.weights.load`, or the file that belongs to `network`.
+    input
+        How the network takes a picture: ``"caffe"``, ``"imagenet"``, or an Input. The VGG family's
+        files tell it themselves; for others ImageNet's mean and standard deviation are assumed.
+    layers
+        Layers that ``weights="auto"`` must cover.
+
+    Raises
+    ------
+    InputError
+        If there is no such network, or it cannot be used.
+    """
+    if isinstance(network, Network):
+        if str(weights) != "auto" or input is not None:
+            raise InputError("a loaded network has its weights and its input: leave both out")
+        return network
+    if isinstance(network, Weights):
+        network, weights = None, network
+    if network is None:
+        return _family(weights, layers, input)
+    if isinstance(network, mx.gluon.HybridBlock):
+        _without(weights, "a block has its parameters")
+        return gluon.from_block(network, _input(input, network.name))
+    if isinstance(network, (tuple, list)) and network and isinstance(network[0], mx.sym.Symbol):
+        _without(weights, "a symbol and its parameters are given")
+        return gluon.from_symbol(network[0], _parameters(network[1:]), _input(input, "the symbol"))
+    if isinstance(network, mx.sym.Symbol):
+        arrays = gluon.formats.read_all_params(_file(weights, "the symbol").read_bytes())
+        return gluon.from_symbol(network, arrays, _input(input, "the symbol"))
+    if isinstance(network, mx.gluon.Block):
+        raise InputError(
+            f"{type(network).__name__} is a Block, which MXNet cannot write as a graph; make it a"
+            " HybridBlock"
+        )
+    if not isinstance(network, (str, Path)):
+        raise InputError(
+            "network should be a name, a path, a HybridBlock or a symbol with its parameters,"
+            f" not {type(network).__name__}"
+        )
+    return _named(network, weights, input, layers)
+
+
+def _named(
+    network: Union[str, Path],
+    weights: Union[str, Path, Weights],
+    input: Union[None, str, Input],  # noqa: A002
+    layers: Sequence[str],
+) -> Network:
+    text = str(network)
+    member = FAMILY_NAME.fullmatch(text)
+    if member and (str(weights) != "auto" or text not in table.models()):
+        found = _family(weights, layers, input)
+        if found.topology.name != f"VGG-{member[1]}":
+            raise InputError(
+                f"{found.weights.path} is {found.topology.name}, not {text}; name its weights"
+                " with weights="
+            )
+        return found
+    if text in ("auto", "embedded", *table.models()):
+        _without(weights, f"{text} has its weights")
+        return _family(text, layers, input)
+    if text in zoo():
+        file = zoo_file(text) if str(weights) == "auto" else Path(str(weights))
+        if file is None:
+            raise InputError(
+                f"{text} needs its parameters: give weights=path of the .params file, or put it"
+                f" as {text}.params into a folder that FMI_MODELS names"
+            )
+        return _from_files(text, None, _state(file), _input(input, text))
+    try:
+        pair = gluon.exported_pair(Path(text))
+    except (OSError, ValueError) as error:
+        raise InputError(f"network {text!r} cannot be read: {error}") from None
+    if pair:
+        _without(weights, f"{pair[1]} has the weights")
+        return _from_files(None, _state(pair[0]), _state(pair[1]), _input(input, text))
+    if Path(text).is_file():
+        _without(weights, f"{text} has the weights")
+        return _family(text, layers, input)
+    known = ("embedded", *table.models(), *zoo(), "or a path")
+    raise unknown("network", text, known)
+
+
+def outline(network: Any, weights: Union[str, Path] = "auto") -> Network:
+    """A network to look at: as :func:`load`, but model-zoo names need no parameters.
+
+    The parameters of a name of Gluon's model zoo whose file is not here are 0.
+    """
+    text = str(network)
+    if text in zoo() and str(weights) == "auto" and zoo_file(text) is None:
+        return gluon.from_zoo(text, None, input_of(ASSUMED))
+    return load(network, weights)
+
+
+def zoo() -> Tuple[str, ...]:
+    """The names of Gluon's model zoo."""
+    from mxnet.gluon.model_zoo.model_store import _model_sha1
+
+    return tuple(sorted(_model_sha1))
+
+
+def zoo_file(name: str) -> Optional[Path]:
+    """The file of a model-zoo network's parameters in the folders of the weights."""
+    pattern = re.compile(re.escape(name) + r"(-[0-9a-f]{8})?\.params")
+    for folder in table.folders("models"):
+        for file in sorted(folder.glob("*.params")) if folder.is_dir() else []:
+            if pattern.fullmatch(file.name):
+                return file
+    return None
+
+
+def _family(
+    weights: Union[str, Path, Weights],
+    layers: Sequence[str],
+    input: Union[None, str, Input],  # noqa: A002
+) -> vgg.VGG:
+    if input is not None:
+        raise InputError("input= is for other networks; files of the VGG family tell it themselves")
+    return vgg.network(weights_.load(weights, layers))
+
+
+def _input(given: Union[None, str, Input], name: str) -> Input:
+    if given is None:
+        _warn(
+            f"{name}: pictures are taken as ImageNet's networks do, (RGB/255 - mean) / std; if it"
+            " was trained otherwise, say so with input="
+        )
+        return input_of(ASSUMED)
+    return input_of(given)
+
+
+@functools.lru_cache(maxsize=None)
+def _warn(message: str) -> None:
+    """Once a process: a figure loads the same network many times."""
+    log.warning("%s", message)
+
+
+def _without(weights: Any, reason: str) -> None:
+    if str(weights) != "auto":
+        raise InputError(f"{reason}: leave weights= out")
+
+
+def _parameters(given: Sequence[Any]) -> Mapping[str, Any]:
+    """One dictionary, or the two that ``mx.model.load_checkpoint`` returns."""
+    merged: Dict[str, Any] = {}
+    for part in given:
+        if not isinstance(part, Mapping):
+            raise InputError(f"a symbol's parameters are dictionaries, not {type(part).__name__}")
+        merged.update(part)
+    return merged
+
+
+def _file(weights: Any, name: str) -> Path:
+    if str(weights) == "auto" or not Path(str(weights)).is_file():
+        raise InputError(f"{name} needs its parameters: give weights=path of the .params file")
+    return Path(str(weights))
+
+
+State = Tuple[Path, int, int]  # a file, its time of change, its size
+
+
+def _state(path: Path) -> State:
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from None
+    return path, status.st_mtime_ns, status.st_size
+
+
+@functools.lru_cache(maxsize=2)
+def _from_files(
+    name: Optional[str], graph: Optional[State], parameters: State, how: Input
+) -> Network:
+    """A network from files, kept until they change."""
+    if graph:
+        return gluon.from_export(graph[0], parameters[0], how)
+    return gluon.from_zoo(str(name), parameters[0], how)

@@ -1,0 +1,547 @@
+"""Any other convolutional network: a Gluon block, a symbol with parameters, an exported pair.
+
+Its layers are the outputs of convolutions, activations, poolings, additions and concatenations,
+under the symbol's own names without their common prefix and without ``_fwd``. What comes after the
+last layer that still has positions is cut off.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Set, Tuple
+
+import numpy as np
+
+from fmi.device.mxnet import Context, NDArray, mx
+from fmi.errors import InputError
+from fmi.networks.base import Input, Layer, Network, Truncated, frozen_block
+from fmi.sources import formats
+
+Arrays = Mapping[str, np.ndarray]
+Shape = Tuple[int, ...]
+
+KINDS = {  # operator to the kind of layer that its output is
+    "Convolution": "convolution",
+    "Deconvolution": "convolution",
+    "Activation": "activation",
+    "LeakyReLU": "activation",
+    "relu": "activation",
+    "sigmoid": "activation",
+    "clip": "activation",  # ReLU6
+    "Pooling": "pooling",
+    "elemwise_add": "addition",
+    "broadcast_add": "addition",
+    "_plus": "addition",
+    "_Plus": "addition",
+    "add_n": "addition",
+    "ElementWiseSum": "addition",
+    "Concat": "concatenation",
+    "concat": "concatenation",
+}
+POSITIVE = {"relu", "sigmoid", "softrelu"}  # activations that are never negative
+# Ends of the names that Gluon and MXNet give to parameters.
+PARAMETERS = ("weight", "bias", "gamma", "beta", "mean", "var", "alpha")
+# These run code, or take an address, that a file could name.
+REFUSED = ("Custom", "_Native", "_NDArray", "_CustomFunction", "_TensorRT", "_FusedOp")
+LOOK = 256  # pixels a side of the picture on which layers are told apart from what is none
+LARGER_LOOK = 512
+LARGEST_SIDE = 2048  # that smallest_side tries
+LARGEST_GRAPH = 64 << 20  # bytes of a symbol's JSON
+
+
+@dataclass(frozen=True)
+class Node:
+    """What the walk through the graph finds out about an operator's output."""
+
+    stride: float = 1
+    receptive_field: float = 1
+    negative: bool = True
+    spatial: bool = True
+
+
+class SymbolNetwork(Network):
+    """A network given as a symbol and its parameters.
+
+    Parameters
+    ----------
+    symbol
+        Of one picture (B, 3, H, W); what follows its last spatial layer does not matter.
+    parameters
+        float32 arrays by the symbol's names.
+    name
+        For people.
+    how
+        How it takes a picture.
+
+    Raises
+    ------
+    InputError
+        If it takes several inputs, has no layer, or lacks a parameter.
+    """
+
+    def __init__(self, symbol: Any, parameters: Arrays, name: str, how: Input) -> None:
+        super().__init__()
+        self.name = name
+        self.input = how
+        self.mean = how.colour
+        self.settings = "fast"  # scale-free: the others are made for the activations of Caffe's VGG
+        self._graph = _Graph(symbol, set(parameters), name)
+        self._data = self._graph.data
+        self._parameters = parameters
+        self.layers = self._layers()
+        needed = self._group([layer.name for layer in self.layers]).list_inputs()
+        lacking = [n for n in needed if n != self._data and n not in parameters]
+        if lacking:
+            raise InputError(f"{name} lacks the parameter {lacking[0]}")
+        self._parameters = {n: parameters[n] for n in needed if n != self._data}
+        self._digest = self._graph.digest(self._parameters)
+
+    def _layers(self) -> Tuple[Layer, ...]:
+        outputs = self._graph.outputs
+        shapes = self._shapes(LOOK, LOOK)
+        found = []
+        for name, (kind, node, _) in outputs.items():
+            shape = shapes.get(name, ())
+            if len(shape) != 4 or shape[2] * shape[3] == 1:
+                continue
+            stride, field = max(1, round(node.stride)), round(node.receptive_field)
+            found.append(Layer(name, kind, shape[1], stride, field, node.negative))
+        if not found:
+            raise InputError(
+                f"{self.name} has no layer of feature maps for a picture of {LOOK} x {LOOK} pixels"
+            )
+        return tuple(found)
+
+    def _group(self, layers: Sequence[str]) -> Any:
+        return mx.sym.Group([self._graph.outputs[name][2] for name in layers])
+
+    def _shapes(self, height: int, width: int) -> Dict[str, Shape]:
+        """The shapes of all outputs that there are for one picture of a size."""
+        return _output_shapes(self, tuple(self._graph.outputs), height, width)
+
+    def infer(self, layers: Sequence[str], height: int, width: int) -> Optional[List[Shape]]:
+        """The shapes of some layers; ``None`` if the picture is too small for one of them."""
+        shapes = {n: a.shape for n, a in self._parameters.items()}
+        group = self._group(layers)
+        known = {n: shapes[n] for n in group.list_inputs() if n in shapes}
+        try:
+            # Not infer_shape: it prints its arguments where it fails.
+            _, found, _ = group.infer_shape_partial(**{**known, self._data: (1, 3, height, width)})
+        except mx.MXNetError:
+            return None
+        return found if found and all(min(shape or (0,)) > 0 for shape in found) else None
+
+    def sizes(self, height: int, width: int) -> Dict[str, Tuple[int, int]]:
+        """Height and width of each layer's feature maps for a picture; layers too deep left out."""
+        known = {layer.name for layer in self.layers}
+        shapes = self._shapes(height, width)
+        return {name: (s[2], s[3]) for name, s in shapes.items() if name in known}
+
+    @functools.lru_cache(maxsize=None)  # noqa: B019
+    def smallest_side(self, layer: str) -> int:
+        """Pixels a side that a picture needs, found by trying."""
+        low, high = 1, LARGEST_SIDE
+        while low < high:
+            middle = (low + high) // 2
+            if self.infer([layer], middle, middle):
+                high = middle
+            else:
+                low = middle + 1
+        return low
+
+    def picture_bytes(self, layers: Sequence[str], height: int, width: int) -> int:
+        """The outputs of all operators on the way, and the two largest once more for gradients."""
+        inner = self._group(layers).get_internals()
+        shapes = {n: a.shape for n, a in self._parameters.items()}
+        known = {n: shapes[n] for n in inner.list_inputs() if n in shapes}
+        _, found, _ = inner.infer_shape_partial(**{**known, self._data: (1, 3, height, width)})
+        names = set(inner.list_inputs())
+        room = [
+            4 * int(np.prod(shape))
+            for name, shape in zip(inner.list_outputs(), found)
+            if name not in names
+        ]
+        return sum(room) + 2 * sum(sorted(room)[-2:])
+
+    def describe(self) -> Dict[str, Any]:
+        """Name, a digest of operators and parameters, and how it takes a picture."""
+        return {
+            "name": self.name,
+            "sha256": self._digest,
+            "input": {
+                "channels": self.input.channels,
+                "scale": self.input.scale,
+                "mean": list(self.input.mean),
+                "std": list(self.input.std),
+            },
+            "mean": list(self.mean),
+            "default_settings": self.settings,
+        }
+
+    def _truncate(
+        self, layers: Sequence[str], _pool: str, ctx: Context, _precision: str
+    ) -> Truncated:
+        picture = mx.sym.var("data", dtype="float32")
+        if self.input.channels == "BGR":
+            picture = mx.sym.flip(picture, axis=1)
+        deviation = np.array(self.input.deviation, dtype=np.float32)
+        if self.input.channels == "BGR":
+            deviation = deviation[::-1]
+        parameters = {name: mx.nd.array(a) for name, a in self._parameters.items()}
+        if (deviation != 1).any():
+            name = "fmi_input_deviation"
+            parameters[name] = mx.nd.array(deviation.reshape((1, 3, 1, 1)))
+            picture = mx.sym.broadcast_div(picture, mx.sym.var(name, shape=(1, 3, 1, 1)))
+        symbol = self._group(layers)(**{self._data: picture})
+        return Truncated(layers, frozen_block(symbol, parameters, {}, ctx))
+
+
+@functools.lru_cache(maxsize=8)
+def _output_shapes(
+    network: SymbolNetwork, names: Tuple[str, ...], height: int, width: int
+) -> Dict[str, Shape]:
+    found = network.infer(names, height, width)
+    if found:
+        return dict(zip(names, found))
+    each = ((name, network.infer([name], height, width)) for name in names)
+    return {name: shapes[0] for name, shapes in each if shapes}
+
+
+class _Graph:
+    """A symbol's graph: its picture, and the operators whose outputs can be layers."""
+
+    def __init__(self, symbol: Any, parameters: Set[str], network: str) -> None:
+        graph = json.loads(symbol.tojson())
+        self.nodes = graph["nodes"]
+        self.data = self._picture(parameters, network)
+        symbol = mx.sym.load_json(json.dumps(self._in_inference_mode(graph)))
+        inner = symbol.get_internals()
+        places = {name: place for place, name in enumerate(inner.list_outputs())}
+        found = self._walk()
+        chosen = [
+            (node, found[place])
+            for place, node in enumerate(self.nodes)
+            if node["op"] in KINDS and found[place].spatial and f"{node['name']}_output" in places
+        ]
+        if not chosen:
+            raise InputError(f"{network} has no layer of feature maps")
+        prefix = os.path.commonprefix([node["name"] for node, _ in chosen])
+        prefix = prefix[: prefix.rfind("_") + 1]
+        self.outputs: Dict[str, Tuple[str, Node, Any]] = {}
+        for node, about in chosen:
+            short = re.sub("_fwd$", "", node["name"][len(prefix) :]) or node["name"]
+            name = short if short not in self.outputs else node["name"]
+            output = inner[places[f"{node['name']}_output"]]
+            self.outputs[name] = (KINDS[node["op"]], about, output)
+
+    def _picture(self, parameters: Set[str], network: str) -> str:
+        """The name of the input that the picture is."""
+        inputs = [
+            node["name"]
+            for node in self.nodes
+            if node["op"] == "null"
+            and node["name"] not in parameters
+            and not node["name"].endswith((*PARAMETERS, "_label"))
+        ]
+        if len(inputs) != 1:
+            names = f" ({', '.join(inputs[:4])})" if inputs else ""
+            raise InputError(
+                f"{network} takes {len(inputs)} inputs{names}; fmi inverts networks that take one"
+                " picture"
+            )
+        return str(inputs[0])
+
+    def _in_inference_mode(self, graph: Dict[str, Any]) -> Dict[str, Any]:
+        """BatchNorm with its moving averages, dropout passing all on, in gradients too.
+
+        Gradients are recorded in training mode: in the other one, MXNet's gradient of maximum
+        pooling is wrong on CPUs.
+        """
+        for node in graph["nodes"]:
+            if node["op"] == "BatchNorm":
+                node.setdefault("attrs", {})["use_global_stats"] = "True"
+            elif node["op"] == "Dropout":
+                node.setdefault("attrs", {})["p"] = "0"
+        return graph
+
+    def _walk(self) -> List[Node]:
+        """Stride, receptive field and sign of each node's output."""
+        found: List[Node] = []
+        for node in self.nodes:
+            before = [found[source[0]] for source in node["inputs"]]
+            wide = [n for n, s in zip(before, node["inputs"]) if self._carries_picture(s[0])]
+            found.append(_after(node, wide or before))
+        return found
+
+    @functools.lru_cache(maxsize=None)  # noqa: B019
+    def _carries_picture(self, place: int) -> bool:
+        """Whether a node's output depends on the picture."""
+        node = self.nodes[place]
+        if node["op"] == "null":
+            return bool(node["name"] == self.data)
+        return any(self._carries_picture(source[0]) for source in node["inputs"])
+
+    def digest(self, parameters: Arrays) -> str:
+        """sha256 of operators and parameters, whatever their names are."""
+        made = hashlib.sha256()
+        for node in self.nodes:
+            attrs = sorted((node.get("attrs") or {}).items())
+            attrs = [pair for pair in attrs if not pair[0].startswith("__")]
+            inputs = [source[:2] for source in node["inputs"]]  # without versions, which may differ
+            made.update(json.dumps([node["op"], attrs, inputs]).encode())
+            if node["name"] in parameters:
+                array = parameters[node["name"]]
+                made.update(repr(array.shape).encode() + np.ascontiguousarray(array).tobytes())
+        return made.hexdigest()
+
+
+def _after(node: Mapping[str, Any], before: Sequence[Node]) -> Node:
+    """What an operator makes of its inputs."""
+    if not before:
+        return Node()
+    attrs = node.get("attrs") or {}
+    op = node["op"]
+    stride = max(n.stride for n in before)
+    field = max(n.receptive_field for n in before)
+    negative = any(n.negative for n in before)
+    spatial = any(n.spatial for n in before)
+    if op in ("Convolution", "Deconvolution", "Pooling"):
+        if attrs.get("global_pool") in ("True", "true", "1"):
+            return Node(stride, field, negative, spatial=False)
+        kernel, step = _first(attrs, "kernel"), _first(attrs, "stride")
+        reach = (kernel - 1) * _first(attrs, "dilate")
+        if op == "Deconvolution":
+            return Node(stride / step, field + stride * reach / step, True, spatial)
+        sign = negative if op == "Pooling" else True
+        return Node(stride * step, field + stride * reach, sign, spatial)
+    if op == "UpSampling":
+        stride = stride / max(1, int(attrs.get("scale", 1)))
+    elif op == "Activation":
+        negative = attrs.get("act_type") not in POSITIVE and negative
+    elif op in ("relu", "sigmoid", "exp", "square", "abs"):
+        negative = False
+    elif op == "clip":
+        negative = float(attrs.get("a_min", "-inf")) < 0
+    elif op == "LeakyReLU":
+        negative = True
+    elif op not in ("Dropout", "Concat", "concat", "Flatten", "_copy", "identity") and (
+        KINDS.get(op) != "addition"
+    ):
+        negative = True  # BatchNorm, a difference, and whatever else there may be
+    if op in ("Flatten", "FullyConnected", "Reshape", "SoftmaxOutput", "softmax"):
+        spatial = False
+    return Node(stride, field, negative, spatial)
+
+
+def _first(attrs: Mapping[str, str], key: str) -> int:
+    """The first number of an attribute such as ``"(3, 3)"``; 1 if it is not given."""
+    match = re.search(r"\d+", attrs.get(key, ""))
+    return int(match[0]) if match else 1
+
+
+# --- the forms in which a network is handed over ---
+
+
+def from_block(block: Any, how: Input) -> SymbolNetwork:
+    """The network of a HybridBlock, which itself is left as it is.
+
+    Raises
+    ------
+    InputError
+        If the block takes several inputs, cannot be written as a symbol, or has parameters that
+        have never been initialised.
+    """
+    name = block.name or type(block).__name__
+    try:
+        symbol = block(mx.sym.var("data"))
+    except (TypeError, ValueError, AttributeError, AssertionError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"{name} cannot be used as a network of one picture ({type(error).__name__}: {reason})"
+        ) from error
+    if isinstance(symbol, (list, tuple)):
+        symbol = mx.sym.Group(list(symbol))
+    parameters = {p.name: p for p in block.collect_params().values()}
+    shapes = _inferred(symbol, parameters, name)
+    arrays = {}
+    for key, parameter in parameters.items():
+        if parameter._data is None and parameter._deferred_init and key in shapes:
+            parameter.shape = shapes[key]
+            parameter._finish_deferred_init()  # as the block's first call does
+        if parameter._data is not None:
+            data: NDArray = parameter.data(parameter.list_ctx()[0])
+            arrays[key] = data.astype("float32").asnumpy()
+    if parameters and not arrays:
+        raise InputError(
+            f"the parameters of {name} have not been initialised: call its initialize() or"
+            " load_parameters() first"
+        )
+    return SymbolNetwork(symbol, arrays, name, how)
+
+
+def _inferred(symbol: Any, parameters: Mapping[str, Any], name: str) -> Dict[str, Shape]:
+    """Shapes of the parameters of all layers, also of those that have met no picture yet.
+
+    Dense layers are left out: their shapes depend on the size of the pictures to come.
+    """
+    graph = _Graph(symbol, set(parameters), name)
+    group = mx.sym.Group([output for _, _, output in graph.outputs.values()])
+    known = {n: p.shape for n, p in parameters.items() if p.shape and min(p.shape) > 0}
+    known = {n: shape for n, shape in known.items() if n in group.list_inputs()}
+    for side in (LOOK, LARGER_LOOK):
+        try:
+            found, _, states = group.infer_shape_partial(
+                **{**known, graph.data: (1, 3, side, side)}
+            )
+        except mx.MXNetError:  # a last pooling that is larger than what this picture leaves
+            continue
+        pairs = [*zip(group.list_arguments(), found)]
+        pairs += [*zip(group.list_auxiliary_states(), states)]
+        return {n: s for n, s in pairs if n != graph.data and s and min(s) > 0}
+    raise InputError(f"{name} cannot compute a picture of {LOOK} or {LARGER_LOOK} pixels a side")
+
+
+def from_symbol(
+    symbol: Any, parameters: Mapping[str, Any], how: Input, name: str = "the symbol"
+) -> SymbolNetwork:
+    """The network of a symbol and its parameters, whose names may begin with arg: or aux:."""
+    arrays = {}
+    for key, values in parameters.items():
+        array = values.asnumpy() if hasattr(values, "asnumpy") else np.asarray(values)
+        arrays[re.sub("^(arg|aux):", "", key)] = np.asarray(array, dtype=np.float32)
+    return SymbolNetwork(symbol, arrays, name, how)
+
+
+def exported_pair(path: Path) -> Optional[Tuple[Path, Path]]:
+    """The files ``x-symbol.json`` and ``x-0000.params`` that either of them, or ``x``, names.
+
+    Returns
+    -------
+    tuple of Path, or None
+        The symbol's and the parameters' file, those of the last epoch unless `path` names another.
+    """
+    text = str(path)
+    match = re.fullmatch(r"(.*)-\d{4,}\.params", text)
+    if match:
+        prefix, chosen = match[1], [Path(path)]
+    else:
+        prefix = re.sub(r"-symbol\.json$", "", text)
+        folder = Path(prefix).parent
+        stem = re.escape(Path(prefix).name)
+        there = sorted(folder.iterdir()) if folder.is_dir() else []
+        chosen = [f for f in there if re.fullmatch(stem + r"-\d{4,}\.params", f.name)]
+    graph = Path(f"{prefix}-symbol.json")
+    if not graph.is_file():
+        return None
+    if not chosen or not chosen[-1].is_file():
+        raise InputError(f"{graph} is here, but its parameters {prefix}-0000.params are not")
+    return graph, chosen[-1]
+
+
+def from_export(graph: Path, parameters: Path, how: Input) -> SymbolNetwork:
+    """The network of an exported pair (``HybridBlock.export``, ``mx.model.save_checkpoint``).
+
+    Raises
+    ------
+    InputError
+        If a file is damaged, or holds operators that would run code of its own.
+    """
+    try:
+        text, data = graph.read_bytes(), parameters.read_bytes()
+    except OSError as error:
+        raise InputError(f"{error.filename} cannot be read: {error.strerror}") from None
+    symbol = _symbol(graph, text)
+    try:
+        arrays = formats.read_all_params(data)
+    except InputError as error:
+        raise InputError(f"{parameters}: {error}") from None
+    name = re.sub(r"-symbol\.json$", "", graph.name)
+    return from_symbol(symbol, arrays, how, name)
+
+
+def _symbol(path: Path, text: bytes) -> Any:
+    """The symbol of a JSON file, once it is known to be a graph of ordinary operators."""
+    try:
+        if len(text) > LARGEST_GRAPH:
+            raise ValueError("it is larger than a graph can be")
+        graph = json.loads(text.decode("utf-8"))
+        nodes = graph["nodes"]
+        for place, node in enumerate(nodes):
+            if str(node["op"]).startswith(REFUSED) or node.get("subgraphs"):
+                raise InputError(
+                    f"{path} holds the operator {node['op']}, which fmi does not run from a file"
+                )
+            if not isinstance(node["name"], str) or not isinstance(node["op"], str):
+                raise ValueError("a node has no name")
+            if any(not 0 <= int(source[0]) < place for source in node["inputs"]):
+                raise ValueError("a node comes before its input")
+        if any(not 0 <= int(head[0]) < len(nodes) for head in graph["heads"]):
+            raise ValueError("its output is no node")
+        return mx.sym.load_json(json.dumps(graph))
+    except InputError:
+        raise
+    except (ValueError, KeyError, TypeError, RecursionError, AttributeError, IndexError) as error:
+        raise InputError(f"{path} is not the symbol of a network: {error}") from None
+    except mx.MXNetError as error:
+        line = str(error).strip().splitlines()[-1][:200]
+        raise InputError(f"{path} is not the symbol of a network: {line}") from None
+
+
+def from_zoo(name: str, parameters: Optional[Path], how: Input) -> SymbolNetwork:
+    """A network of Gluon's model zoo with a file of its parameters.
+
+    Parameters
+    ----------
+    name
+        As ``mxnet.gluon.model_zoo.vision.get_model`` takes it.
+    parameters
+        ``.params``, as ``save_parameters`` or ``export`` writes it; ``None``: a network to look
+        at, with parameters that are 0.
+
+    Raises
+    ------
+    InputError
+        If the file is damaged or is another network's.
+    """
+    from mxnet.gluon.model_zoo import vision
+
+    block = vision.get_model(name, pretrained=False, prefix="net_")
+    symbol = block(mx.sym.var("data"))
+    expected = {p.name: p for p in block.collect_params().values()}
+    structural = {key: p.name for key, p in block._collect_params_with_prefix().items()}
+    shapes = _inferred(symbol, expected, name)
+    if parameters is None:
+        arrays = {key: np.zeros(shape, dtype=np.float32) for key, shape in shapes.items()}
+        return SymbolNetwork(symbol, arrays, name, how)
+    try:
+        data = formats.read_all_params(parameters.read_bytes())
+    except OSError as error:
+        raise InputError(f"{parameters} cannot be read: {error.strerror}") from None
+    except InputError as error:
+        raise InputError(f"{parameters}: {error}") from None
+    arrays = _matched({re.sub("^(arg|aux):", "", k): a for k, a in data.items()}, structural)
+    for key, shape in shapes.items():
+        if key not in arrays:
+            raise InputError(f"{parameters} is not of {name}: it lacks {key[len('net_') :]}")
+        if arrays[key].shape != tuple(shape):
+            raise InputError(
+                f"{parameters} is not of {name}: its {key[len('net_') :]} has shape"
+                f" {arrays[key].shape}, not {tuple(shape)}"
+            )
+    used = {key: np.asarray(arrays[key], dtype=np.float32) for key in shapes}
+    return SymbolNetwork(symbol, used, name, how)
+
+
+def _matched(arrays: Arrays, structural: Mapping[str, str]) -> Dict[str, np.ndarray]:
+    """A file's arrays under the names of a block whose prefix is ``net_``."""
+    if any(key in structural for key in arrays):
+        return {structural[key]: array for key, array in arrays.items() if key in structural}
+    prefix = os.path.commonprefix(list(arrays))
+    prefix = prefix[: prefix.find("_") + 1]
+    return {f"net_{key[len(prefix) :]}": array for key, array in arrays.items()}
