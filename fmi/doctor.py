@@ -246,7 +246,8 @@ def _advice_on_data(report: Dict[str, Any]) -> List[str]:
                     f"{entry['path']} has not the digest of {entry['name']}: remove it, then"
                     f" fmi {kind} fetch {entry['name']}"
                 )
-    if not any(entry["state"] in ("right", "unknown digest") for entry in weights):
+    usable = ("right", "unknown digest")
+    if not any(e["state"] in usable for e in weights if not e["name"].startswith("vgg16")):
         instead = "the small embedded network is used meanwhile" if report["embedded"] else ""
         advice.append(
             f"VGG-19's weights are not here: fmi weights fetch vgg19{instead and f' ({instead})'}"

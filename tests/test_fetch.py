@@ -403,7 +403,8 @@ def test_tables():
                 digest_kind == "sha256" and len(digits) >= 8
             )
             int(digits, 16)
-            assert all(url.startswith("https://") for url in entry.urls) and entry.urls
+            assert all(url.startswith("https://") for url in entry.urls)
+            assert entry.urls or entry.pypi
             assert entry.size > 1000 and entry.title and entry.author and entry.year > 1800
             assert entry.licence and (kind == "models" or entry.copyright)
             assert kind == "pictures" or entry.layout in table.layouts()

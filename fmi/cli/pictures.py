@@ -29,6 +29,6 @@ def _pictures_list(_: argparse.Namespace) -> int:
         sys.stdout.write(
             f"{source.name}: {source.title}\n    {source.author}, {source.year};"
             f" licence: {source.licence}; in copyright: {source.copyright}\n"
-            f"    {source.urls[0]}\n    {found.state}{where}\n"
+            f"    {source.origin}\n    {found.state}{where}\n"
         )
     return 0

