@@ -42,9 +42,8 @@ setup: $(VENV)/.ready ## make the virtual environment .venv (done on first use)
 $(FIGURES): $(VENV)/.ready ## draw a figure into results/
 	@$(BIN)/fmi draw experiments/$@.yaml $(given)
 
-demo: $(VENV)/.ready ## draw small Figures 3, 4 and 5 without any download
-	@$(BIN)/python -m experiments.demo
-	@echo "The sheets:" && ls results/demo/fig*/fig*.png
+demo: $(VENV)/.ready ## draw small Figures 3, 4 and 5 (WEIGHTS=embedded: without any download)
+	@$(BIN)/python -m experiments.demo $(given)
 
 models: $(VENV)/.ready ## fetch the real VGG-19 (80 MB) into models/
 	@$(BIN)/fmi weights fetch vgg19

@@ -41,9 +41,12 @@ class Sheet:
 
 
 SHEETS = {
-    "embedded_fig3": Sheet("fig3", demo.FIGURES["fig3"]),
-    "embedded_fig4": Sheet("fig4", demo.FIGURES["fig4"]),
-    "embedded_fig5": Sheet("fig5", demo.FIGURES["fig5"], 700),
+    "embedded_fig3": Sheet("fig3", demo.overrides("embedded", "fig3")),
+    "embedded_fig4": Sheet("fig4", demo.overrides("embedded", "fig4")),
+    "embedded_fig5": Sheet("fig5", demo.overrides("embedded", "fig5"), 700),
+    "hed_fig3": Sheet("fig3", demo.overrides(demo.PHOTOGRAPHS, "fig3")),
+    "hed_fig4": Sheet("fig4", demo.overrides(demo.PHOTOGRAPHS, "fig4")),
+    "hed_fig5": Sheet("fig5", demo.overrides(demo.PHOTOGRAPHS, "fig5"), 700),
     "vgg19_fig3_chained": Sheet("fig3", (*FIG3, "PICTURES=golden_gate")),
     "vgg19_fig3_eq2": Sheet("fig3", (*FIG3, "PICTURES=golden_gate", "CHAIN=0", "PRECISION=auto")),
     "vgg19_fig3_neckarfront": Sheet("fig3", (*FIG3, "PICTURES=tubingen", "PRECISION=auto")),

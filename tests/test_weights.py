@@ -11,7 +11,7 @@ import weight_files as files
 
 from fmi import cli, invert
 from fmi.errors import InputError
-from fmi.networks import report, vgg, weights
+from fmi.networks import report, topology, vgg, weights
 from fmi.networks.topology import VGG19
 from fmi.sources import table
 
@@ -70,7 +70,7 @@ def zoo_params(arrays):
 
 def test_nothing_at_all(place):
     for name in ("auto", "vgg19"):
-        with pytest.raises(InputError, match=r"no VGG-19 weights \(vgg19\.params\) in") as caught:
+        with pytest.raises(InputError, match=r"of VGG-19 \(vgg19\.params\) in") as caught:
             weights.load(name, ["relu1_1"])
         text = str(caught.value)
         assert "fmi weights fetch vgg19" in text and "WEIGHTS=embedded" in text
@@ -135,12 +135,14 @@ def test_embedded(place, caplog):
     assert found.arrays["conv1_1_weight"].dtype == np.float32
     weights.load("auto", ["relu5_4"])
     (record,) = caplog.records
-    assert record.getMessage().startswith("using the small embedded network, not VGG-19: no VGG-19")
+    assert record.getMessage().startswith(
+        "using the small embedded network, not VGG-19: no weights of VGG-19"
+    )
     assert "\n" not in record.getMessage()
     caplog.clear()
     assert weights.load("embedded", ["relu5_4"]).sha256 == found.sha256
     assert caplog.text == ""  # it was asked for
-    with pytest.raises(InputError, match="no VGG-19 weights"):
+    with pytest.raises(InputError, match="no weights of VGG-19"):
         weights.load("vgg19", ["relu1_1"])
 
 
@@ -164,7 +166,7 @@ def test_layers_that_the_file_lacks(place, caplog):
 def test_network_trained_anew(place, register, caplog):
     path = place / "first" / "vgg19-ad2f660d.params"
     register("vgg19-gluon", save(path, writer=zoo_params))
-    with pytest.raises(InputError, match="no VGG-19 weights"):
+    with pytest.raises(InputError, match="no weights of VGG-19"):
         weights.load("vgg19", ["relu1_1"])  # these are not the weights of 2014
     found = weights.load("vgg19-gluon", ["relu1_1"])
     assert found.verified and found.source == "vgg19-gluon"
@@ -321,3 +323,32 @@ def test_command_convert_and_errors(place, capsys):
     captured = capsys.readouterr()
     assert captured.out == "" and captured.err.count("\n") == 1
     assert captured.err.startswith("fmi: weights ")
+
+
+def test_a_copy_of_the_embedded_network_is_known_by_its_digest(tmp_path):
+    copy = tmp_path / "vgg19_mine.npz"
+    copy.write_bytes(weights.embedded_path().read_bytes())
+    assert weights.read(copy).embedded
+
+
+def test_auto_takes_photographs_before_the_embedded_network(place, register, caplog):
+    """vgg16-hed serves where there is no VGG-19 and it has the layers; else the embedded one."""
+    path = place / "first" / table.models()["vgg16-hed"].file
+    arrays = {}
+    for block, count in enumerate((2, 2, 3, 3, 3), start=1):
+        for index in range(count):
+            name = f"block{block}/layers/conv2d{f'_{index}' if index else ''}/vars"
+            before = 3 if (block, index) == (1, 0) else topology.FILTERS[block - 1 - (index == 0)]
+            filters = topology.FILTERS[block - 1]
+            arrays[f"{name}/0"] = np.ones((3, 3, before, filters), np.float32)
+            arrays[f"{name}/1"] = np.zeros(filters, np.float32)
+    path.write_bytes(files.npz(arrays))
+    register("vgg16-hed", path)
+    embedded(place)
+    found = weights.load("auto", ["relu3_3"])
+    assert found.source == "vgg16-hed" and found.topology.name == "VGG-16"
+    assert found.mean == (122.67892, 116.66877, 104.00699) and found.layout.channels == "BGR"
+    assert "using vgg16-hed" in caplog.text
+    assert weights.load("auto", ["relu3_4"]).embedded  # VGG-16 has none
+    save(place / "second" / "vgg19_other.npz", blocks=3)
+    assert weights.load("auto", ["relu3_3"]).name == "vgg19_other"

@@ -13,6 +13,7 @@ from fmi.errors import InputError, unknown
 from fmi.networks import gluon, vgg
 from fmi.networks import weights as weights_
 from fmi.networks.base import Input, Network, input_of
+from fmi.networks.topology import FAMILY
 from fmi.networks.weights import Weights
 from fmi.sources import table
 
@@ -128,14 +129,22 @@ def _named(
 
 
 def outline(network: Any, weights: Union[str, Path] = "auto") -> Network:
-    """A network to look at: as :func:`load`, but model-zoo names need no parameters.
+    """A network to look at: as :func:`load`, but a known name needs no weights.
 
-    The parameters of a name of Gluon's model zoo whose file is not here are 0.
+    Where their file is not here, the weights are 0.
     """
     text = str(network)
-    if text in zoo() and str(weights) == "auto" and zoo_file(text) is None:
+    member = FAMILY_NAME.fullmatch(text)
+    if str(weights) != "auto" or not (member or text in zoo()):
+        return load(network, weights)
+    if member:
+        try:
+            return load(network)
+        except InputError:
+            return vgg.outline(next(m for m in FAMILY if m.name == f"VGG-{member[1]}"))
+    if zoo_file(text) is None:
         return gluon.from_zoo(text, None, input_of(ASSUMED))
-    return load(network, weights)
+    return load(network)
 
 
 def zoo() -> Tuple[str, ...]:

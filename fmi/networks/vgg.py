@@ -6,6 +6,7 @@ Any number of filters a layer is possible; it follows from the weights.
 from __future__ import annotations
 
 import functools
+from pathlib import Path
 from typing import Any, Callable, Dict, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
@@ -15,8 +16,9 @@ from fmi.errors import InputError
 from fmi.losses import Loss
 from fmi.networks.base import Layer, Network, Truncated, frozen_block
 from fmi.networks.passes import Passes, turned_weights
-from fmi.networks.topology import VGG19, Topology
+from fmi.networks.topology import FILTERS, VGG19, Topology
 from fmi.networks.weights import PHOTOGRAPHS, Weights
+from fmi.sources import table
 
 Shapes = Mapping[str, Tuple[int, ...]]
 
@@ -222,6 +224,19 @@ class VGG(Network):
 def network(weights: Weights) -> VGG:
     """The network of these weights; asking again for the same ones builds nothing."""
     return VGG(weights)
+
+
+def outline(member: Topology) -> VGG:
+    """A member of the family without weights, to look at; all of them are 0."""
+    arrays, channels = {}, 3
+    for name in member.convolutions:
+        filters = FILTERS[int(name[4]) - 1]
+        arrays[f"{name}_weight"] = np.zeros((filters, channels, 3, 3), dtype=np.float32)
+        arrays[f"{name}_bias"] = np.zeros(filters, dtype=np.float32)
+        channels = filters
+    layout = table.layouts()["caffe"]
+    name = member.name
+    return VGG(Weights(name, Path(name), "", (0.0, 0.0, 0.0), arrays, "npz", layout, member))
 
 
 def truncated(

@@ -154,7 +154,6 @@ def embedded_path() -> Path:
     return table.table_folder() / "embedded.npz"
 
 
-@functools.lru_cache(maxsize=None)
 def _embedded_digest() -> str:
     path = embedded_path()
     return files.file_digest(path, "sha256") if path.is_file() else ""
@@ -221,10 +220,11 @@ def _named_at(path: Path, source: Source) -> Weights:
 
 def _missing(file: str, name: str) -> InputError:
     places = ", ".join(str(folder) for folder in table.folders("models"))
+    what = "VGG-19" if name.startswith("vgg19") else name
     return InputError(
-        f"no VGG-19 weights ({file}) in {places}; with internet: fmi weights fetch {name};"
-        " else give WEIGHTS=path, put the file's folder into FMI_MODELS, or use the embedded"
-        " network: WEIGHTS=embedded"
+        f"no weights of {what} ({file}) in {places}; fetch them: fmi weights fetch {name}; or give"
+        " WEIGHTS=path, put the file's folder into FMI_MODELS, or use the embedded network:"
+        " WEIGHTS=embedded"
     )
 
 

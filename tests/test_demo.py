@@ -1,0 +1,41 @@
+"""The demo chooses its network, says what to look at, and draws three figures."""
+
+import pytest
+from PIL import Image
+
+from experiments import demo
+from fmi.errors import FetchError, InputError
+from fmi.sources import fetch
+
+
+def test_its_network(monkeypatch, capsys):
+    fetched = []
+    monkeypatch.setattr(fetch, "fetch", lambda source: fetched.append(source.name))
+    assert demo.network([]) == "vgg16-hed" and fetched == ["vgg16-hed"]
+    assert demo.network(["WEIGHTS=embedded"]) == "embedded" and len(fetched) == 1
+
+    def fails(source):
+        raise FetchError(f"{source.name} cannot be fetched")
+
+    monkeypatch.setattr(fetch, "fetch", fails)
+    assert demo.network([]) == "embedded"
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "embedded" in error and "vgg16-hed" in error
+    for wrong in (["WEIGHTS=vgg19"], ["STEPS=3"], ["WEIGHTS=embedded", "STEPS=3"]):
+        with pytest.raises(InputError, match="WEIGHTS=embedded or WEIGHTS=vgg16-hed"):
+            demo.network(wrong)
+    assert demo.main(["STEPS=3"]) == 2
+
+
+def test_the_whole_of_it(monkeypatch, tmp_path, capsys):
+    """With fewer steps and smaller pictures than it has."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(demo, "COMMON", ("PICTURES=skimage:coffee", "LONG_EDGE=32", "STEPS=2"))
+    assert demo.main(["WEIGHTS=embedded"]) == 0
+    out = capsys.readouterr().out
+    for figure in ("fig3", "fig4", "fig5"):
+        file = tmp_path / f"results/demo/{figure}/{figure}.png"
+        assert f"{figure}/{figure}.png" in out
+        with Image.open(file) as image:
+            assert image.width > 500
+    assert len(list((tmp_path / "results/demo/fig3/coffee").glob("*_undenoised.png"))) == 25
