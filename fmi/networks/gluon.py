@@ -7,7 +7,6 @@ last layer that still has positions is cut off.
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
 import os
@@ -93,6 +92,7 @@ class SymbolNetwork(Network):
         self.settings = "fast"  # scale-free: the others are made for the activations of Caffe's VGG
         self._graph = _Graph(symbol, set(parameters), name)
         self._data = self._graph.data
+        self._known_shapes: Dict[Tuple[int, int], Dict[str, Shape]] = {}
         self._parameters = parameters
         self.layers = self._layers()
         needed = self._group([layer.name for layer in self.layers]).list_inputs()
@@ -123,7 +123,16 @@ class SymbolNetwork(Network):
 
     def _shapes(self, height: int, width: int) -> Dict[str, Shape]:
         """The shapes of all outputs that there are for one picture of a size."""
-        return _output_shapes(self, tuple(self._graph.outputs), height, width)
+        if (height, width) not in self._known_shapes:
+            names = tuple(self._graph.outputs)
+            found = self.infer(names, height, width)
+            if found:
+                shapes = dict(zip(names, found))
+            else:
+                each = ((name, self.infer([name], height, width)) for name in names)
+                shapes = {name: one[0] for name, one in each if one}
+            self._known_shapes[height, width] = shapes
+        return self._known_shapes[height, width]
 
     def infer(self, layers: Sequence[str], height: int, width: int) -> Optional[List[Shape]]:
         """The shapes of some layers; ``None`` if the picture is too small for one of them."""
@@ -143,7 +152,6 @@ class SymbolNetwork(Network):
         shapes = self._shapes(height, width)
         return {name: (s[2], s[3]) for name, s in shapes.items() if name in known}
 
-    @functools.lru_cache(maxsize=None)  # noqa: B019
     def smallest_side(self, layer: str) -> int:
         """Pixels a side that a picture needs, found by trying."""
         low, high = 1, LARGEST_SIDE
@@ -156,7 +164,7 @@ class SymbolNetwork(Network):
         return low
 
     def picture_bytes(self, layers: Sequence[str], height: int, width: int) -> int:
-        """The outputs of all operators on the way, and the two largest once more for gradients."""
+        """The outputs of all operators on the way, and as much again for gradients."""
         inner = self._group(layers).get_internals()
         shapes = {n: a.shape for n, a in self._parameters.items()}
         known = {n: shapes[n] for n in inner.list_inputs() if n in shapes}
@@ -167,7 +175,7 @@ class SymbolNetwork(Network):
             for name, shape in zip(inner.list_outputs(), found)
             if name not in names
         ]
-        return sum(room) + 2 * sum(sorted(room)[-2:])
+        return 2 * sum(room)
 
     def describe(self) -> Dict[str, Any]:
         """Name, a digest of operators and parameters, and how it takes a picture."""
@@ -200,17 +208,6 @@ class SymbolNetwork(Network):
             picture = mx.sym.broadcast_div(picture, mx.sym.var(name, shape=(1, 3, 1, 1)))
         symbol = self._group(layers)(**{self._data: picture})
         return Truncated(layers, frozen_block(symbol, parameters, {}, ctx))
-
-
-@functools.lru_cache(maxsize=8)
-def _output_shapes(
-    network: SymbolNetwork, names: Tuple[str, ...], height: int, width: int
-) -> Dict[str, Shape]:
-    found = network.infer(names, height, width)
-    if found:
-        return dict(zip(names, found))
-    each = ((name, network.infer([name], height, width)) for name in names)
-    return {name: shapes[0] for name, shapes in each if shapes}
 
 
 class _Graph:
@@ -273,19 +270,15 @@ class _Graph:
     def _walk(self) -> List[Node]:
         """Stride, receptive field and sign of each node's output."""
         found: List[Node] = []
+        carries: List[bool] = []  # whether a node's output depends on the picture
         for node in self.nodes:
             before = [found[source[0]] for source in node["inputs"]]
-            wide = [n for n, s in zip(before, node["inputs"]) if self._carries_picture(s[0])]
+            carried = [carries[source[0]] for source in node["inputs"]]
+            own = node["op"] == "null" and node["name"] == self.data
+            carries.append(own or any(carried))
+            wide = [about for about, carry in zip(before, carried) if carry]
             found.append(_after(node, wide or before))
         return found
-
-    @functools.lru_cache(maxsize=None)  # noqa: B019
-    def _carries_picture(self, place: int) -> bool:
-        """Whether a node's output depends on the picture."""
-        node = self.nodes[place]
-        if node["op"] == "null":
-            return bool(node["name"] == self.data)
-        return any(self._carries_picture(source[0]) for source in node["inputs"])
 
     def digest(self, parameters: Arrays) -> str:
         """sha256 of operators and parameters, whatever their names are."""
