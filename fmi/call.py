@@ -117,11 +117,11 @@ def in_one_line(function: F) -> F:
             return function(*arguments, **options)
         except mx.MXNetError as error:
             if out_of_main_memory(error):
-                text = "the machine is out of memory: lower long_edge or batch, in a new process"
+                text = "out of main memory: start a new process with a smaller long_edge or batch"
             elif out_of_memory(error):
                 text = (
-                    "out of memory with one picture at a time: lower long_edge, free the device"
-                    " (nvidia-smi tells who uses it), or compute elsewhere with ctx='cpu'"
+                    "out of memory even with one picture at a time: reduce long_edge, free the"
+                    " device (nvidia-smi lists its processes), or use the CPU with ctx='cpu'"
                 )
             else:
                 raise
@@ -150,14 +150,14 @@ def places_of(
     """
     both = [given for given in (layer, layers) if given is not None]
     if len(both) == 2:
-        raise InputError("layer and layers= are both given; use one of them")
+        raise InputError("layer and layers= are both given; use only one of them")
     texts = [both[0]] if both and isinstance(both[0], str) else [n for x in both for n in x]
     if not texts:
         raise InputError("no layer is given; name at least one, such as 'relu3_2'")
     parts = [split_filters(text) if isinstance(text, str) else (text, ()) for text in texts]
     named = {chosen for _, chosen in parts if chosen}
     if len(named) + (filters is not None) > 1:
-        raise InputError("filters are given twice; name them once, for all layers")
+        raise InputError("filters are given twice; give them once, for all layers")
     if filters is None:
         return [name for name, _ in parts], list(named.pop()) if named else []
     chosen = [filters] if isinstance(filters, numbers.Integral) else list(filters)  # type: ignore
@@ -191,7 +191,7 @@ class Call:
         self.options = Options(**{k: v for k, v in options.items() if k in common})
         seed = self.options.seed
         if not isinstance(seed, (int, np.integer)) or not 0 <= seed < 2**32:
-            raise InputError(f"seed={seed!r} should be a whole number from 0 to 2**32 - 1")
+            raise InputError(f"seed={seed!r} must be an integer from 0 to 2**32 - 1")
         overrides = {k: v for k, v in options.items() if k not in common}
         given = self.options.settings
         # Of what the settings name, weights="auto" must find a network with these layers.
@@ -247,8 +247,8 @@ class Call:
     def _check_settings(self, overrides: Mapping[str, Any]) -> None:
         if "pool" in overrides and not self.network.pools:
             raise InputError(
-                f"pool={overrides['pool']!r} is for the VGG family; {self.network.name} pools as it"
-                " was built"
+                f"pool={overrides['pool']!r} applies only to the VGG family; {self.network.name}"
+                " has its own pooling; omit pool"
             )
 
     def codes(self, image: NDArray) -> Dict[str, NDArray]:
@@ -296,9 +296,9 @@ class Call:
         """Report the feature maps that Eq. 3 cannot give energy to."""
         quiet = codes.silent(values)
         if quiet:
-            log.warning("%s: %d feature maps sum to 0 and stay 0: %s", layer, len(quiet), quiet)
+            log.warning("%s: %d feature maps have sum 0 and stay 0: %s", layer, len(quiet), quiet)
         if self.network.layer(layer).negative:
-            log.warning("%s can be negative, which Eq. 3 does not foresee", layer)
+            log.warning("%s can be negative, but Eq. 3 assumes values that are not negative", layer)
         self.record.setdefault("silent_feature_maps", {})[layer] = quiet
 
     def invert(self, loss: Loss, labels: Sequence[Mapping[str, Any]]) -> List[Inversion]:
@@ -310,7 +310,7 @@ class Call:
             descents = self._descend(loss, labels, group)
             if descents is None:
                 at_once = len(group) // 2
-                text = "%s is out of memory with %d pictures at once; going on with %d at once"
+                text = "%s is out of memory with a batch of %d pictures; continuing with %d"
                 log.warning(text, self.ctx, len(group), at_once)
                 continue
             found += [self._inversion(d, labels[i]) for i, d in zip(group, descents)]
@@ -386,7 +386,7 @@ def number_format(precision: str, network: Network, ctx: Context) -> str:
         If the device or the network cannot compute in it.
     """
     if precision == "auto" and "bfloat16" not in network.precisions:
-        log.info("precision auto: float32, the only one for %s", network.name)
+        log.info("precision auto: float32, the only precision of %s", network.name)
         return "float32"
     return compute_type(precision, ctx)
 

@@ -94,7 +94,9 @@ class Inversion:
         """
         path = Path(path)
         if path.suffix.lower() != ".png":
-            raise InputError(f"{path}: an inversion is saved as .png")
+            raise InputError(
+                f"{path}: inversions are saved as .png; choose a name that ends in .png"
+            )
         text = json.dumps(self.describe(), sort_keys=True)
         if undenoised:
             raw = path.with_name(f"{path.stem}_undenoised.png")

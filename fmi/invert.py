@@ -164,7 +164,7 @@ def random(
     """
     call = Call("random", places_of(layer, layers)[0], {**keywords, "seed": seed})
     if draws < 1:
-        raise InputError(f"draws={draws} should be at least 1")
+        raise InputError(f"draws={draws} must be at least 1")
     now = call.codes(call.content(picture))
     draw = codes.normal_shares if call.settings.shares == "normal" else codes.simplex_shares
     targets = {}

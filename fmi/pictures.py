@@ -90,7 +90,7 @@ def read(source: Source) -> Picture:
         return _from_pixels(_decoded(source, "the image"), "image")
     if not isinstance(source, (str, os.PathLike)):
         raise InputError(
-            f"a picture should be a path, a PIL image or an array, not {type(source).__name__}"
+            f"a picture must be a path, a PIL image or an array, not {type(source).__name__}"
         )
     path = Path(source)
     if path.exists() and not path.is_file():
@@ -109,7 +109,7 @@ def read(source: Source) -> Picture:
             image = Image.open(io.BytesIO(data), formats=formats)
         except UnidentifiedImageError:
             raise InputError(
-                f"{path} is no picture that can be read: none of {', '.join(FORMATS)}"
+                f"{path} cannot be read as a picture; supported formats: {', '.join(FORMATS)}"
             ) from None
         except Exception as error:  # PIL raises nearly anything on a damaged file
             raise InputError(_damaged(path, error)) from None
@@ -130,8 +130,8 @@ def _array_pixels(array: np.ndarray) -> np.ndarray:
     if len(shape) == 2 or (len(shape) == 3 and shape[2] == 4):
         return _decoded(Image.fromarray(array), "the array")
     raise InputError(
-        "a picture as an array should be uint8 of shape (H, W, 3) RGB, (H, W) grey or (H, W, 4)"
-        f" RGBA, not {array.shape} {array.dtype}"
+        "a picture array must be uint8 of shape (H, W, 3) RGB, (H, W) grey or (H, W, 4) RGBA,"
+        f" not {array.shape} {array.dtype}"
     )
 
 
@@ -141,7 +141,7 @@ def _from_pixels(pixels: np.ndarray, name: str) -> Picture:
 
 def _damaged(name: object, error: Exception) -> str:
     lines = str(error).strip().splitlines() or [""]
-    return f"{name} is no picture that can be read: {type(error).__name__}: {lines[0][:200]}"
+    return f"{name} cannot be read as a picture: {type(error).__name__}: {lines[0][:200]}"
 
 
 def _decoded(image: Image.Image, name: object) -> np.ndarray:
@@ -149,8 +149,8 @@ def _decoded(image: Image.Image, name: object) -> np.ndarray:
     width, height = image.size
     if width * height > PIXELS:
         raise InputError(
-            f"{name} has {width} x {height} pixels, more than {PIXELS / 1e6:.0f} million; make it"
-            " smaller"
+            f"{name} has {width} x {height} pixels, more than {PIXELS / 1e6:.0f} million; reduce"
+            " its size"
         )
     if width * height == 0:
         raise InputError(f"{name} has no pixels")
@@ -185,7 +185,7 @@ def _eight_bit_grey(image: Image.Image) -> Image.Image:
     """PIL's own conversion clips what is above 255; here 65535 becomes white."""
     values = np.asarray(image)
     if image.mode == "F" or values.min() < 0 or values.max() > 65535:
-        raise InputError("has grey values of no known range; save it with 8 or 16 bits")
+        raise InputError("has grey values in an unknown range; save it with 8 or 16 bits")
     return Image.fromarray((values / 257.0 + 0.5).astype(np.uint8))
 
 
@@ -203,7 +203,7 @@ def _srgb(image: Image.Image, profile: Optional[bytes]) -> Image.Image:
             image, given, ImageCms.createProfile("sRGB"), outputMode="RGB"
         )
     except (ImageCms.PyCMSError, OSError, ValueError, TypeError) as error:
-        log.warning("a picture's ICC profile cannot be used (%s), it is left out", error)
+        log.warning("the ICC profile of a picture cannot be used and is ignored (%s)", error)
         return image
     return image if done is None else done
 
@@ -236,8 +236,8 @@ def find(name: str, folders: Sequence[Union[str, Path]]) -> Path:
                 return file
     places = ", ".join(str(folder) for folder in folders) or "no folder"
     raise InputError(
-        f"picture {name!r} was not found in {places}; name a folder with PICTURES=dir or"
-        " FMI_PICTURES, or give the picture's own path"
+        f"picture {name!r} was not found in {places}; set the folder with PICTURES=dir or"
+        " FMI_PICTURES, or give the path of the picture"
     )
 
 
@@ -260,8 +260,8 @@ def fitted(pixels: np.ndarray, long_edge: int) -> Tuple[int, int]:
     height, width = (int(side * factor) for side in pixels.shape[:2])
     if min(height, width) < 1:
         raise InputError(
-            f"a picture of {pixels.shape[1]} x {pixels.shape[0]} pixels vanishes at a long edge"
-            f" of {long_edge}; use a larger one"
+            f"a picture of {pixels.shape[1]} x {pixels.shape[0]} pixels cannot be resized to"
+            f" long_edge={long_edge}: its short side would be 0; increase long_edge"
         )
     return height, width
 
@@ -326,7 +326,7 @@ def first_picture(init: Any, size: Tuple[int, int]) -> np.ndarray:
         right = init.ndim == 2 or (init.ndim == 3 and init.shape[2] == 3)
         if not (numbers and right) or not np.isfinite(init).all():
             raise InputError(
-                "init as an array should hold finite numbers of shape (H, W, 3) or (H, W), not"
+                "an init array must contain finite numbers and have shape (H, W, 3) or (H, W), not"
                 f" {init.shape} {init.dtype}"
             )
         values = init.astype(np.float32)
@@ -337,7 +337,7 @@ def first_picture(init: Any, size: Tuple[int, int]) -> np.ndarray:
         return values
     from skimage.transform import resize  # slow to import
 
-    log.info("init is resized from %d x %d to %d x %d pixels", *values.shape[1::-1], *size[::-1])
+    log.info("resizing init from %d x %d to %d x %d pixels", *values.shape[1::-1], *size[::-1])
     resized = resize(values, size, order=1, mode="edge", anti_aliasing=True, preserve_range=True)
     return np.asarray(resized, dtype=np.float32)
 

@@ -262,20 +262,20 @@ def _fit(name: str, value: Any, like: Any) -> Any:
         else:
             fitted = type(like)(value)
     except (TypeError, ValueError):
-        raise InputError(f"{name}={value!r} should be a {_kind(like)}, such as {like!r}") from None
+        raise InputError(f"{name}={value!r} must be a {_kind(like)}, such as {like!r}") from None
     if name in CHOICES and fitted not in CHOICES[name]:
         raise unknown(name, fitted, CHOICES[name])
     if name in AT_LEAST_ONE and fitted < 1:
-        raise InputError(f"{name}={value!r} should be at least 1")
+        raise InputError(f"{name}={value!r} must be at least 1")
     if isinstance(fitted, (int, float)) and not 0 <= fitted < float("inf"):
-        raise InputError(f"{name}={value!r} should be a number from 0 upwards")
+        raise InputError(f"{name}={value!r} must be a finite number that is not negative")
     if name in POSITIVE and fitted == 0:
-        raise InputError(f"{name}={value!r} should be above 0")
+        raise InputError(f"{name}={value!r} must be positive")
     return fitted
 
 
 def _kind(like: Any) -> str:
-    kinds = {bool: "yes or no", int: "whole number", float: "number", tuple: "list of layers"}
+    kinds = {bool: "truth value", int: "whole number", float: "number", tuple: "list of layers"}
     return kinds.get(type(like), "word")
 
 
@@ -306,5 +306,5 @@ def read_yaml(path: Union[str, Path]) -> Dict[str, Any]:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise InputError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
-        raise InputError(f"{path} should hold 'key: value' lines")
+        raise InputError(f"{path} must contain a mapping of 'key: value' lines")
     return content

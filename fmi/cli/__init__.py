@@ -37,5 +37,7 @@ def main(arguments: Optional[List[str]] = None) -> int:
         sys.stderr.write(f"fmi: {error}\n")
         return 2
     except KeyboardInterrupt:
-        sys.stderr.write("fmi: interrupted; finished panels are kept, run it again to go on\n")
+        sys.stderr.write(
+            "fmi: interrupted; finished panels are kept, run the command again to resume\n"
+        )
         return 130

@@ -98,16 +98,16 @@ class Driver:
         """Why no GPU can be used, and the command that mends it; empty if one might be."""
         if self.stub:
             return (
-                f"{self.path} is a stub, not a driver: take its folder out of LD_LIBRARY_PATH,"
+                f"{self.path} is a stub, not a driver: remove its folder from LD_LIBRARY_PATH,"
                 f" and install the driver: {UPDATE}"
             )
         if not self.path:
             if self.hardware:
                 return (
-                    "the NVIDIA GPU has no driver (libcuda.so.1 is not found): in a container"
-                    f" start it with --gpus all, elsewhere {UPDATE}"
+                    "the NVIDIA GPU has no driver (libcuda.so.1 was not found): start a container"
+                    f" with --gpus all; outside of containers: {UPDATE}"
                 )
-            return "there is no NVIDIA GPU and no driver (libcuda.so.1 is not found)"
+            return "there is no NVIDIA GPU and no driver (libcuda.so.1 was not found)"
         if 0 < self.cuda < CUDA_11 or (self.version and _numbers(self.version) < OLDEST):
             return (
                 f"the NVIDIA driver ({self.describe()}) is older than {OLDEST_TEXT}, which CUDA 11"
@@ -120,8 +120,8 @@ class Driver:
             )
         if not self.gpus:
             return (
-                "the NVIDIA driver sees no GPU: unset CUDA_VISIBLE_DEVICES; in a container start"
-                " it with --gpus all"
+                "the NVIDIA driver reports no GPU: unset CUDA_VISIBLE_DEVICES; start a container"
+                " with --gpus all"
             )
         return ""
 

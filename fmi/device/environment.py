@@ -96,7 +96,7 @@ def check_numpy(version: str) -> None:
     """
     if int(version.split(".")[0]) >= 2:
         raise SetupError(
-            f"NumPy {version} is installed, MXNet 1.9.1 needs NumPy 1: pip install 'numpy<2'"
+            f"NumPy {version} is installed, but MXNet 1.9.1 needs NumPy 1: pip install 'numpy<2'"
         )
 
 
@@ -109,7 +109,7 @@ def check_distutils() -> None:
         If nothing does.
     """
     if importlib.util.find_spec("distutils") is None:
-        raise SetupError("MXNet needs distutils, which this Python lacks: pip install setuptools")
+        raise SetupError("MXNet needs distutils, which is missing: pip install setuptools")
 
 
 @dataclass(frozen=True)
@@ -212,7 +212,7 @@ def import_problem(wheel: str, error: str, driver: Driver) -> str:
     """
     if wheel == "mxnet-cu112":
         if "undefined symbol: cu" in error or "libcuda.so" in error:
-            why = driver.problem() or f"the NVIDIA driver does not fit it ({error}): {UPDATE}"
+            why = driver.problem() or f"the NVIDIA driver is incompatible ({error}): {UPDATE}"
             return f"mxnet-cu112 cannot be loaded: {why}; or compute on the CPU: {to_cpu()}"
         missing = [name for name in CUDA_LIBRARIES.values() if name in error]
         if missing:

@@ -59,11 +59,11 @@ def problem(index: int) -> str:
     wheel = environment.installed_wheel()
     if wheel == "mxnet" and found.wheel() == "cu112":
         names = ", ".join(str(gpu) for gpu in found.gpus if gpu.served)
-        return f"{names} is here, but MXNet's CPU wheel is installed: {environment.to_cu112()}"
+        return f"{names} was found, but MXNet's CPU wheel is installed: {environment.to_cu112()}"
     if found.problem():
         return found.problem()
     if index >= len(found.gpus):
-        return f"there is no gpu({index}): the driver sees {len(found.gpus)}, counted from 0"
+        return f"there is no gpu({index}): the driver reports {len(found.gpus)}, numbered from 0"
     gpu = found.gpus[index]
     return trial(index).problem if gpu.served else unserved(gpu)
 
@@ -72,8 +72,8 @@ def unserved(gpu: Gpu) -> str:
     """One line for a GPU that the cu112 wheel has no kernels for."""
     low, high = (".".join(str(number) for number in pair) for pair in (LOWEST, HIGHEST))
     return (
-        f"gpu({gpu.index}) {gpu} cannot be used: mxnet-cu112 1.9.1, MXNet's last, has kernels for"
-        f" {low} to {high}; the CPU is what remains: export FMI_CTX=cpu"
+        f"gpu({gpu.index}) {gpu} cannot be used: mxnet-cu112 1.9.1, the last release, has kernels"
+        f" for {low} to {high} only; use the CPU instead: export FMI_CTX=cpu"
     )
 
 
@@ -90,15 +90,15 @@ def trial(index: int) -> Trial:
             check=False,
         )
     except subprocess.TimeoutExpired:
-        return Trial(f"{name} gave no answer in {PATIENCE} s: look at nvidia-smi, restart it")
+        return Trial(f"{name} did not respond in {PATIENCE} s: check nvidia-smi, then restart it")
     log.debug("trial of %s ended with %d: %s", name, done.returncode, done.stderr)
     if done.returncode != 0:
         return Trial(_failure(name, done.returncode, done.stderr))
     answer = json.loads(done.stdout.splitlines()[-1])
     if not answer.pop("right"):
         return Trial(
-            f"{name} computes wrongly (off by {answer['difference']:.2g} from the CPU): update the"
-            " driver, or export FMI_CTX=cpu",
+            f"{name} computes incorrect results (off by {answer['difference']:.2g} from the CPU):"
+            " update the driver, or export FMI_CTX=cpu",
             **answer,
         )
     return Trial(**answer)
@@ -109,12 +109,12 @@ def _failure(name: str, status: int, said: str) -> str:
     reason = next((word for word in IN_USE if word in said), "")
     if reason:
         return (
-            f"{name} is in use by others ({reason}): nvidia-smi tells by whom; wait, or choose"
-            " another device, such as: export FMI_CTX='gpu(1)'"
+            f"{name} is in use by other processes ({reason}): nvidia-smi lists them; wait, or"
+            " choose another device, for example: export FMI_CTX='gpu(1)'"
         )
     if "no kernel image" in said:
-        return f"{name} finds no kernels in mxnet-cu112: export FMI_CTX=cpu"
+        return f"mxnet-cu112 has no kernels for {name}: export FMI_CTX=cpu"
     lines = [line.strip() for line in said.splitlines() if "Error" in line or "error" in line]
     end = f"signal {-status}" if status < 0 else f"status {status}"
     why = lines[-1][:200] if lines else f"it ended with {end}"
-    return f"{name} fails at a small convolution ({why}): fmi --verbose doctor tells more"
+    return f"{name} failed to run a small convolution ({why}); for details: fmi --verbose doctor"

@@ -175,8 +175,8 @@ def context(ctx: Union[None, str, Context] = None) -> Context:
         problem = gpus.problem(index)
         if problem:
             raise InputError(
-                f"{asked}='gpu({index})' asks for a GPU that MXNet cannot use here: {problem};"
-                f" leave {asked} out to compute on the CPU"
+                f"{asked}='gpu({index})' requests a GPU that MXNet cannot use here: {problem};"
+                f" to compute on the CPU, use {asked}='cpu'"
             )
     return mx.Context(kind, index)
 

@@ -39,8 +39,8 @@ class Input:
         right = self.channels in ("RGB", "BGR") and len(self.mean) == len(self.std) == 3
         if not (right and finite and self.scale > 0 and all(v > 0 for v in self.std)):
             raise InputError(
-                f"{self} should have channels 'RGB' or 'BGR', a scale above 0, three means and"
-                " three std above 0"
+                f"{self} is not valid: channels must be 'RGB' or 'BGR', scale must be positive,"
+                " mean and std must have three finite values each, and std must be positive"
             )
 
     @property
@@ -122,7 +122,7 @@ def split_filters(text: str) -> Tuple[str, Tuple[int, ...]]:
         return name, tuple(int(index) for index in filters.split(",")) if colon else ()
     except ValueError:
         raise InputError(
-            f"{text!r} should be a layer and its filters, such as 'relu3_2:17'"
+            f"{text!r} is not a layer with filter numbers; write it like 'relu3_2:4,17'"
         ) from None
 
 
@@ -253,15 +253,15 @@ class Network(abc.ABC):
             If there is no such layer, or several; the message names the nearest ones.
         """
         if not isinstance(name, str):
-            raise InputError(f"a layer is given by its name, not as {name!r}")
+            raise InputError(f"a layer must be given by its name, not {name!r}")
         known = {layer.name: layer for layer in self.layers}
         if name in known:
             return known[name]
         ends = [full for full in known if full.endswith(f"_{name}")]
         if len(ends) > 1:
             raise InputError(
-                f"layer {name!r} of {self.name} could be {', '.join(ends[:8])}"
-                f"{' ...' if len(ends) > 8 else ''}; give more of its name"
+                f"layer {name!r} of {self.name} is ambiguous: it matches {', '.join(ends[:8])}"
+                f"{' ...' if len(ends) > 8 else ''}; use a longer part of its name"
             )
         if not ends:
             raise unknown(f"layer of {self.name}", name, known)
@@ -320,8 +320,9 @@ class Network(abc.ABC):
         if small:
             layer = self.deepest(small)
             raise InputError(
-                f"{name} is {width} x {height} pixels after resizing, too small for {layer}, which"
-                f" needs {self.smallest_side(layer)} a side; raise long_edge"
+                f"{name} is {width} x {height} pixels after resizing, which is too small for"
+                f" {layer}: each side must have at least {self.smallest_side(layer)} pixels;"
+                " increase long_edge"
             )
 
     def check_filters(self, filters: Sequence[int], layer: str) -> None:
@@ -334,11 +335,11 @@ class Network(abc.ABC):
         """
         count = self.layer(layer).channels
         if not filters:
-            raise InputError("no filter is given; name at least one, counted from 0")
+            raise InputError("no filter is given; name at least one (filters are numbered from 0)")
         for index in filters:
             if not 0 <= index < count:
                 raise InputError(
-                    f"{layer} has no filter {index}: it has {count}, counted 0 to {count - 1}"
+                    f"{layer} has no filter {index}; its filters are numbered 0 to {count - 1}"
                 )
 
     def truncated(
@@ -371,8 +372,8 @@ class Network(abc.ABC):
         names = tuple(dict.fromkeys(self.layer(name).name for name in layers))
         if precision not in self.precisions:
             raise InputError(
-                f"{self.name} is computed in {' or '.join(self.precisions)}, not in {precision};"
-                " leave precision out"
+                f"{self.name} supports precision {' or '.join(self.precisions)}, not {precision};"
+                " omit precision"
             )
         ctx = ctx or mx.cpu()
         key = (names, pool if self.pools else "", str(ctx), precision)

@@ -45,7 +45,7 @@ def canonical(
     to_255 = 255 / layout.scale
     colour = np.asarray(mean if mean is not None else np.multiply(layout.mean, to_255), dtype=float)
     if colour.shape != (3,) or not ((colour >= 0) & (colour <= 255)).all():
-        raise InputError("its mean is no RGB colour on the 0-255 scale")
+        raise InputError("its mean is not an RGB colour on the 0-255 scale")
     result: Dict[str, np.ndarray] = {}
     channels: Optional[int] = 3
     for convolution in member.convolutions:
@@ -63,12 +63,12 @@ def canonical(
             with np.errstate(over="ignore"):  # infinity is refused below
                 array = np.array(array, dtype=np.float32, order="C")  # lets go of the file's bytes
             if not np.isfinite(array).all():
-                raise InputError(f"{convolution}'s {kind} holds values that are not finite")
+                raise InputError(f"the {kind} of {convolution} contains values that are not finite")
             array.flags.writeable = False
             result[f"{convolution}_{kind}"] = array
         channels = weight.shape[0]
     if not result:
-        raise InputError("holds no VGG network: there is no convolution in it")
+        raise InputError("the file contains no VGG network: it has no convolution")
     red, green, blue = (float(value) for value in colour)
     return result, (red, green, blue)
 
@@ -78,7 +78,7 @@ def _convolution(
 ) -> Tuple[np.ndarray, np.ndarray]:
     """One convolution's (O, I, 3, 3) kernel and (O,) bias, BatchNorm folded in."""
     if "weight" not in parts or "bias" not in parts:
-        raise InputError(f"{name} lacks its weight or its bias")
+        raise InputError(f"the weight or the bias of {name} is missing")
     weight, bias = parts["weight"], parts["bias"]
     if weight.ndim == 4:
         weight = weight.transpose([layout.kernel.index(axis) for axis in "OIHW"])
@@ -86,16 +86,16 @@ def _convolution(
     if weight.shape != expected or bias.ndim != 1 or not bias.size:
         raise InputError(
             f"{name} has a weight of shape {parts['weight'].shape} and a bias of shape"
-            f" {bias.shape}; with axes {layout.kernel}, O filters and"
-            f" {expected[1]} channels, its weight should have 3 x 3 pixels and its bias O values"
+            f" {bias.shape}; expected a weight with axes {layout.kernel}, 3 x 3 kernels and"
+            f" {expected[1]} input channels, and one bias for each of its O filters"
         )
     norm = [parts.get(kind) for kind in ("gamma", "beta", "mean", "variance")]
     if all(part is None for part in norm):
         return weight, bias
     if any(part is None or part.shape != bias.shape for part in norm):
-        raise InputError(f"{name} lacks a part of its BatchNorm")
+        raise InputError(f"a BatchNorm parameter of {name} is missing or has the wrong shape")
     gamma, beta, mean, variance = (np.asarray(part, dtype=np.float64) for part in norm)
     if not (variance >= 0).all():
-        raise InputError(f"{name}'s BatchNorm has a negative or undefined variance")
+        raise InputError(f"the BatchNorm of {name} has a negative or undefined variance")
     gain = gamma / np.sqrt(variance + BN_EPSILON)
     return weight * gain[:, None, None, None], (bias - mean) * gain + beta

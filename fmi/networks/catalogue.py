@@ -59,29 +59,31 @@ def load(
     """
     if isinstance(network, Network):
         if str(weights) != "auto" or input is not None:
-            raise InputError("a loaded network has its weights and its input: leave both out")
+            raise InputError(
+                "a loaded network already has weights and an input: omit weights= and input="
+            )
         return network
     if isinstance(network, Weights):
         network, weights = None, network
     if network is None:
         return _family(weights, layers, input)
     if isinstance(network, mx.gluon.HybridBlock):
-        _without(weights, "a block has its parameters")
+        _without(weights, "a block already has its parameters")
         return gluon.from_block(network, _input(input, network.name))
     if isinstance(network, (tuple, list)) and network and isinstance(network[0], mx.sym.Symbol):
-        _without(weights, "a symbol and its parameters are given")
+        _without(weights, "the parameters of the symbol are already given")
         return gluon.from_symbol(network[0], _parameters(network[1:]), _input(input, "the symbol"))
     if isinstance(network, mx.sym.Symbol):
         arrays = gluon.formats.read_all_params(_file(weights, "the symbol").read_bytes())
         return gluon.from_symbol(network, arrays, _input(input, "the symbol"))
     if isinstance(network, mx.gluon.Block):
         raise InputError(
-            f"{type(network).__name__} is a Block, which MXNet cannot write as a graph; make it a"
-            " HybridBlock"
+            f"{type(network).__name__} is a Block, which MXNet cannot convert to a graph; derive"
+            " it from HybridBlock instead"
         )
     if not isinstance(network, (str, Path)):
         raise InputError(
-            "network should be a name, a path, a HybridBlock or a symbol with its parameters,"
+            "network must be a name, a path, a HybridBlock or a symbol with its parameters,"
             f" not {type(network).__name__}"
         )
     return _named(network, weights, input, layers)
@@ -99,19 +101,19 @@ def _named(
         found = _family(weights, layers, input)
         if found.topology.name != f"VGG-{member[1]}":
             raise InputError(
-                f"{found.weights.path} is {found.topology.name}, not {text}; name its weights"
-                " with weights="
+                f"{found.weights.path} contains {found.topology.name}, not {text}; pass the"
+                f" weights of {text} with weights="
             )
         return found
     if text in ("auto", "embedded", *table.models()):
-        _without(weights, f"{text} has its weights")
+        _without(weights, f"{text} already names its weights")
         return _family(text, layers, input)
     if text in zoo():
         file = zoo_file(text) if str(weights) == "auto" else Path(str(weights))
         if file is None:
             raise InputError(
-                f"{text} needs its parameters: give weights=path of the .params file, or put it"
-                f" as {text}.params into a folder that FMI_MODELS names"
+                f"the parameters of {text} were not found: pass the path of their .params file"
+                f" with weights=, or save it as {text}.params in a folder listed in FMI_MODELS"
             )
         return _from_files(text, None, _state(file), _input(input, text))
     try:
@@ -119,10 +121,10 @@ def _named(
     except (OSError, ValueError) as error:
         raise InputError(f"network {text!r} cannot be read: {error}") from None
     if pair:
-        _without(weights, f"{pair[1]} has the weights")
+        _without(weights, f"the weights are in {pair[1]}")
         return _from_files(None, _state(pair[0]), _state(pair[1]), _input(input, text))
     if Path(text).is_file():
-        _without(weights, f"{text} has the weights")
+        _without(weights, f"the weights are in {text}")
         return _family(text, layers, input)
     known = ("embedded", *table.models(), *zoo(), "or a path")
     raise unknown("network", text, known)
@@ -170,15 +172,17 @@ def _family(
     input: Union[None, str, Input],  # noqa: A002
 ) -> vgg.VGG:
     if input is not None:
-        raise InputError("input= is for other networks; files of the VGG family tell it themselves")
+        raise InputError(
+            "input= cannot be used with the VGG family, whose files define it; omit it"
+        )
     return vgg.network(weights_.load(weights, layers))
 
 
 def _input(given: Union[None, str, Input], name: str) -> Input:
     if given is None:
         _warn(
-            f"{name}: pictures are taken as ImageNet's networks do, (RGB/255 - mean) / std; if it"
-            " was trained otherwise, say so with input="
+            f"{name}: assuming ImageNet preprocessing, (RGB/255 - mean) / std; if the network was"
+            " trained differently, pass input="
         )
         return input_of(ASSUMED)
     return input_of(given)
@@ -192,7 +196,7 @@ def _warn(message: str) -> None:
 
 def _without(weights: Any, reason: str) -> None:
     if str(weights) != "auto":
-        raise InputError(f"{reason}: leave weights= out")
+        raise InputError(f"{reason}: omit weights=")
 
 
 def _parameters(given: Sequence[Any]) -> Mapping[str, Any]:
@@ -200,14 +204,16 @@ def _parameters(given: Sequence[Any]) -> Mapping[str, Any]:
     merged: Dict[str, Any] = {}
     for part in given:
         if not isinstance(part, Mapping):
-            raise InputError(f"a symbol's parameters are dictionaries, not {type(part).__name__}")
+            raise InputError(
+                f"the parameters of a symbol must be in a dict, not {type(part).__name__}"
+            )
         merged.update(part)
     return merged
 
 
 def _file(weights: Any, name: str) -> Path:
     if str(weights) == "auto" or not Path(str(weights)).is_file():
-        raise InputError(f"{name} needs its parameters: give weights=path of the .params file")
+        raise InputError(f"{name} needs parameters: pass the path of a .params file with weights=")
     return Path(str(weights))
 
 

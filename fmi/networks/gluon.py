@@ -98,7 +98,7 @@ class SymbolNetwork(Network):
         needed = self._group([layer.name for layer in self.layers]).list_inputs()
         lacking = [n for n in needed if n != self._data and n not in parameters]
         if lacking:
-            raise InputError(f"{name} lacks the parameter {lacking[0]}")
+            raise InputError(f"the parameter {lacking[0]} of {name} is missing")
         self._parameters = {n: parameters[n] for n in needed if n != self._data}
         self._digest = self._graph.digest(self._parameters)
 
@@ -114,7 +114,8 @@ class SymbolNetwork(Network):
             found.append(Layer(name, kind, shape[1], stride, field, node.negative))
         if not found:
             raise InputError(
-                f"{self.name} has no layer of feature maps for a picture of {LOOK} x {LOOK} pixels"
+                f"{self.name} has no layer with feature maps for a picture of"
+                f" {LOOK} x {LOOK} pixels"
             )
         return tuple(found)
 
@@ -230,7 +231,7 @@ class _Graph:
             if node["op"] in KINDS and found[place].spatial and f"{node['name']}_output" in places
         ]
         if not chosen:
-            raise InputError(f"{network} has no layer of feature maps")
+            raise InputError(f"{network} has no layer with feature maps")
         prefix = os.path.commonprefix([node["name"] for node, _ in chosen])
         prefix = prefix[: prefix.rfind("_") + 1]
         self.outputs: Dict[str, Tuple[str, Node, Any]] = {}
@@ -252,8 +253,8 @@ class _Graph:
         if len(inputs) != 1:
             names = f" ({', '.join(inputs[:4])})" if inputs else ""
             raise InputError(
-                f"{network} takes {len(inputs)} inputs{names}; fmi inverts networks that take one"
-                " picture"
+                f"{network} takes {len(inputs)} inputs{names}; fmi supports only networks whose"
+                " single input is a picture"
             )
         return str(inputs[0])
 
@@ -363,7 +364,7 @@ def from_block(block: Any, how: Input) -> SymbolNetwork:
     except (TypeError, ValueError, AttributeError, AssertionError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(
-            f"{name} cannot be used as a network of one picture ({type(error).__name__}: {reason})"
+            f"{name} cannot be applied to a single picture ({type(error).__name__}: {reason})"
         ) from error
     if isinstance(symbol, (list, tuple)):
         symbol = mx.sym.Group(list(symbol))
@@ -404,7 +405,10 @@ def _inferred(symbol: Any, parameters: Mapping[str, Any], name: str) -> Dict[str
         pairs = [*zip(group.list_arguments(), found)]
         pairs += [*zip(group.list_auxiliary_states(), states)]
         return {n: s for n, s in pairs if n != graph.data and s and min(s) > 0}
-    raise InputError(f"{name} cannot compute a picture of {LOOK} or {LARGER_LOOK} pixels a side")
+    raise InputError(
+        f"{name} cannot process a picture of {LOOK} x {LOOK} pixels, nor one of"
+        f" {LARGER_LOOK} x {LARGER_LOOK}"
+    )
 
 
 def from_symbol(
@@ -440,7 +444,7 @@ def exported_pair(path: Path) -> Optional[Tuple[Path, Path]]:
     if not graph.is_file():
         return None
     if not chosen or not chosen[-1].is_file():
-        raise InputError(f"{graph} is here, but its parameters {prefix}-0000.params are not")
+        raise InputError(f"{graph} exists, but its parameters {prefix}-0000.params do not")
     return graph, chosen[-1]
 
 
@@ -469,28 +473,29 @@ def _symbol(path: Path, text: bytes) -> Any:
     """The symbol of a JSON file, once it is known to be a graph of ordinary operators."""
     try:
         if len(text) > LARGEST_GRAPH:
-            raise ValueError("it is larger than a graph can be")
+            raise ValueError("the file is too large")
         graph = json.loads(text.decode("utf-8"))
         nodes = graph["nodes"]
         for place, node in enumerate(nodes):
             if str(node["op"]).startswith(REFUSED) or node.get("subgraphs"):
                 raise InputError(
-                    f"{path} holds the operator {node['op']}, which fmi does not run from a file"
+                    f"{path} contains the operator {node['op']}, which fmi refuses to run from"
+                    " a file"
                 )
             if not isinstance(node["name"], str) or not isinstance(node["op"], str):
                 raise ValueError("a node has no name")
             if any(not 0 <= int(source[0]) < place for source in node["inputs"]):
                 raise ValueError("a node comes before its input")
         if any(not 0 <= int(head[0]) < len(nodes) for head in graph["heads"]):
-            raise ValueError("its output is no node")
+            raise ValueError("an output does not refer to a node")
         return mx.sym.load_json(json.dumps(graph))
     except InputError:
         raise
     except (ValueError, KeyError, TypeError, RecursionError, AttributeError, IndexError) as error:
-        raise InputError(f"{path} is not the symbol of a network: {error}") from None
+        raise InputError(f"{path} is not a valid symbol file: {error}") from None
     except mx.MXNetError as error:
         line = str(error).strip().splitlines()[-1][:200]
-        raise InputError(f"{path} is not the symbol of a network: {line}") from None
+        raise InputError(f"{path} is not a valid symbol file: {line}") from None
 
 
 def from_zoo(name: str, parameters: Optional[Path], how: Input) -> SymbolNetwork:
@@ -528,10 +533,10 @@ def from_zoo(name: str, parameters: Optional[Path], how: Input) -> SymbolNetwork
     arrays = _matched({re.sub("^(arg|aux):", "", k): a for k, a in data.items()}, structural)
     for key, shape in shapes.items():
         if key not in arrays:
-            raise InputError(f"{parameters} is not of {name}: it lacks {key[len('net_') :]}")
+            raise InputError(f"{parameters} does not fit {name}: {key[len('net_') :]} is missing")
         if arrays[key].shape != tuple(shape):
             raise InputError(
-                f"{parameters} is not of {name}: its {key[len('net_') :]} has shape"
+                f"{parameters} does not fit {name}: {key[len('net_') :]} has shape"
                 f" {arrays[key].shape}, not {tuple(shape)}"
             )
     used = {key: np.asarray(arrays[key], dtype=np.float32) for key in shapes}

@@ -133,7 +133,7 @@ def named_arrays(
                 problem = problem or error  # what speaks against the deepest member
         if problem:
             raise problem
-    raise InputError("holds no VGG network: none of its arrays is called as VGG's conv1_1 is")
+    raise InputError("the file contains no VGG network: no array is named like VGG's conv1_1")
 
 
 def _named(arrays: Mapping[str, np.ndarray], namer: Namer, member: Topology, norm: bool) -> Named:
@@ -143,11 +143,11 @@ def _named(arrays: Mapping[str, np.ndarray], namer: Namer, member: Topology, nor
         if key is None or (key[0] not in member.convolutions and array.ndim != 4):
             continue  # such as the bias of a dense layer
         if key in named:
-            raise InputError(f"two of its arrays could be {key[0]}'s {key[1]}")
+            raise InputError(f"two of its arrays could be the {key[1]} of {key[0]}")
         named[key] = array
     strange = next((name for name, _ in named if name not in member.convolutions), None)
     if strange:
-        raise InputError(f"is no VGG network: {member.name} has no convolution at {strange}")
+        raise InputError(f"not a VGG network: {member.name} has no convolution at {strange}")
     return named
 
 
@@ -158,6 +158,5 @@ def _check_filters(named: Named, layout: Layout, member: Topology) -> None:
         found = array.shape[layout.kernel.index("O")] if kind == "weight" else array.shape[0]
         if found != expected:
             raise InputError(
-                f"is no VGG network: as {member.name}, its {name} has {found} filters,"
-                f" not {expected}"
+                f"not a VGG network: {name} has {found} filters, but {member.name} has {expected}"
             )

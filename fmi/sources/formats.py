@@ -73,7 +73,7 @@ def format_of(data: bytes) -> str:
         If it is none of them.
     """
     if not data:
-        raise InputError("is empty")
+        raise InputError("the file is empty")
     if data[:4] == b"PK\x03\x04":
         return "torch" if b"data.pkl" in data[:4096] else "npz"
     if data.startswith(TORCH_LEGACY):
@@ -83,7 +83,7 @@ def format_of(data: bytes) -> str:
     if data[:19] == b"MATLAB 5.0 MAT-file":
         return "mat"
     if data[:19] == b"MATLAB 7.3 MAT-file":
-        raise InputError("is a MATLAB 7.3 file; save it with -v7")
+        raise InputError("MATLAB 7.3 files are not supported; save it again with -v7")
     if len(data) >= 8:
         (word,) = struct.unpack("<Q", data[:8])
         if word == NDARRAY_LIST:
@@ -91,10 +91,12 @@ def format_of(data: bytes) -> str:
         if data[8:9] == b"{" and word <= len(data) - 8:
             return "safetensors"
     if data[:1] in (b"<", b"{") or data[:9].lower() == b"version h":
-        raise InputError("is text, not weights: perhaps an error page or a Git LFS pointer")
+        raise InputError(
+            "the file is text, not weights: perhaps an error page or a Git LFS pointer"
+        )
     raise InputError(
-        "is no weights file of a known format: MXNet .params, Keras .h5, torchvision .pth,"
-        " .safetensors, MatConvNet .mat, .npz"
+        "unknown file format; supported weights files are MXNet .params, Keras .h5,"
+        " torchvision .pth, .safetensors, MatConvNet .mat and .npz"
     )
 
 
@@ -111,7 +113,7 @@ class _Budget:
     def take(self, name: str, shape: Sequence[int], itemsize: int) -> None:
         self.left -= _count(shape) * itemsize
         if self.left < 0:
-            raise InputError(f"holds more than VGG-19's convolutions: no room is left for {name!r}")
+            raise InputError(f"the file is too large for VGG-19: array {name!r} exceeds the limit")
 
 
 def _count(shape: Sequence[int]) -> int:
@@ -139,12 +141,12 @@ def _members(archive: zipfile.ZipFile) -> Arrays:
     budget = _Budget()
     for info in archive.infolist():
         if not info.filename.endswith(".npy"):
-            raise InputError(f"the .npz file holds {info.filename!r}, which is no array")
+            raise InputError(f"the .npz file contains {info.filename!r}, which is not an array")
         name = info.filename[: -len(".npy")]
         if name in arrays:
-            raise InputError(f"the .npz file holds {name!r} twice")
+            raise InputError(f"the .npz file contains {name!r} twice")
         if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise InputError("the .npz file is compressed in an unusual way")
+            raise InputError("the .npz file uses an unsupported compression method")
         with archive.open(info) as stream:
             shape, fortran, dtype = _npy_header(stream)
             text = name == METADATA and dtype.kind == "U" and not shape
@@ -154,7 +156,9 @@ def _members(archive: zipfile.ZipFile) -> Arrays:
             size = _count(shape) * dtype.itemsize
             content = stream.read(size + 1)  # to the end, where zipfile checks the CRC
         if len(content) != size:
-            raise InputError(f"the .npz file's {name!r} has not the size that its shape tells")
+            raise InputError(
+                f"the .npz file is damaged: the size of {name!r} contradicts its shape"
+            )
         order: Any = "F" if fortran else "C"
         arrays[name] = np.frombuffer(content, dtype=dtype).reshape(shape, order=order)
     return arrays
@@ -163,11 +167,11 @@ def _members(archive: zipfile.ZipFile) -> Arrays:
 def _npy_header(stream: Any) -> Tuple[Tuple[int, ...], bool, np.dtype]:
     version = np.lib.format.read_magic(stream)
     if version != (1, 0):
-        raise InputError(f"the .npz file holds an array of version {version}")
+        raise InputError(f"the .npz file contains an array of the unsupported version {version}")
     length = stream.read(2)
     (size,) = struct.unpack("<H", length)
     if size > 1024:  # a shape is short, and a long text can overwhelm NumPy's parser
-        raise InputError("the .npz file holds an array with too long a header")
+        raise InputError("the .npz file contains an array whose header is too long")
     header = io.BytesIO(length + stream.read(size))
     return np.lib.format.read_array_header_1_0(header)  # type: ignore[no-any-return]
 
@@ -188,7 +192,7 @@ class _Words:
 
     def take(self, count: int) -> memoryview:
         if count < 0 or self.at + count > len(self.data):
-            raise InputError("the .params file is cut short or damaged")
+            raise InputError("the .params file is truncated or damaged")
         self.at += count
         return self.data[self.at - count : self.at]
 
@@ -205,7 +209,7 @@ def read_all_params(data: bytes) -> Arrays:
         If it is no such file, or is damaged.
     """
     if format_of(data) != "params":
-        raise InputError("is no .params file of MXNet")
+        raise InputError("not an MXNet .params file")
     return {name: array for name, array in _named_params(data).items() if array.dtype.kind == "f"}
 
 
@@ -223,20 +227,20 @@ def _named_params(data: bytes) -> Arrays:
     words = _Words(data)
     _, _, count = words.unpack("QQQ")
     if count > len(data):
-        raise InputError("the .params file is damaged: it cannot hold as many arrays as it tells")
+        raise InputError("the .params file is damaged: it is too short for its number of arrays")
     arrays = [_ndarray(words) for _ in range(count)]
     (named,) = words.unpack("Q")
     if named != count:
-        raise InputError(f"the .params file holds {count} arrays but {named} names")
+        raise InputError(f"the .params file contains {count} arrays but {named} names")
     names = []
     for _ in range(named):
         (length,) = words.unpack("Q")
         try:
             names.append(bytes(words.take(length)).decode("utf-8"))
         except UnicodeDecodeError:
-            raise InputError("the .params file is damaged: a name is no text") from None
+            raise InputError("the .params file is damaged: a name is not valid UTF-8") from None
     if words.at != len(data):
-        raise InputError("the .params file is damaged: there is more in it than it tells")
+        raise InputError("the .params file is damaged: data follow after the last name")
     if len(set(names)) != len(names):
         raise InputError("the .params file is damaged: two arrays have the same name")
     return dict(zip(names, arrays))
@@ -247,7 +251,7 @@ def _ndarray(words: _Words) -> np.ndarray:
     if magic in (NDARRAY_V2, NDARRAY_V3):
         (storage,) = words.unpack("i")
         if storage != 0:
-            raise InputError("the .params file is damaged or holds a sparse array")
+            raise InputError("the .params file is damaged or contains a sparse array")
     if magic in (NDARRAY_V1, NDARRAY_V2, NDARRAY_V3):
         (dimensions,) = words.unpack("i")
         shape = words.unpack(f"{_dimensions(dimensions)}q")
@@ -255,14 +259,14 @@ def _ndarray(words: _Words) -> np.ndarray:
         shape = words.unpack(f"{_dimensions(magic)}I")
     _, _, element = words.unpack("iii")  # device and its number, element type
     if element not in TYPES or min(shape) < 1:
-        raise InputError("the .params file holds an array of unknown type or shape")
+        raise InputError("the .params file contains an array of an unsupported type or shape")
     item = np.dtype(TYPES[element])
     return np.frombuffer(words.take(_count(shape) * item.itemsize), dtype=item).reshape(shape)
 
 
 def _dimensions(count: int) -> int:
     if not 1 <= count <= 8:
-        raise InputError("the .params file is damaged or of an unknown version")
+        raise InputError("the .params file is damaged or has an unknown version")
     return count
 
 
@@ -279,7 +283,7 @@ def _hdf5(data: bytes) -> Arrays:
         if not isinstance(item, h5py.Dataset) or not _wanted(item.shape or (), item.dtype.kind):
             return
         if item.external or item.is_virtual:
-            raise InputError(f"array {name!r} is kept in other files")
+            raise InputError(f"array {name!r} is stored in other files")
         budget.take(name, item.shape, item.dtype.itemsize)
         if item.chunks:
             grid = [-(-side // part) for side, part in zip(item.shape, item.chunks)]
@@ -287,7 +291,7 @@ def _hdf5(data: bytes) -> Arrays:
         else:
             whole = item.id.get_storage_size() == _count(item.shape) * item.dtype.itemsize
         if not whole:  # HDF5 would make up the rest
-            raise InputError(f"array {name!r} is not whole")
+            raise InputError(f"array {name!r} is incomplete")
         arrays[name] = item[()]
 
     with h5py.File(io.BytesIO(data), "r") as file:
@@ -306,7 +310,7 @@ def _mat(data: bytes) -> Arrays:
     root: Any = content.get("net")
     layers = _entry(content, root, "layers")
     if layers is None:
-        raise InputError("the .mat file has no 'layers' as MatConvNet's networks do")
+        raise InputError("the .mat file has no 'layers', so it is not a MatConvNet network")
     arrays: Arrays = {}
     budget = _Budget()
     for layer in np.atleast_1d(layers):
@@ -323,7 +327,7 @@ def _mat(data: bytes) -> Arrays:
             if _wanted(values.shape, values.dtype.kind):
                 key = f"layers/{name}/{label}"
                 if key in arrays:
-                    raise InputError(f"the .mat file holds {name!r} twice")
+                    raise InputError(f"the .mat file contains {name!r} twice")
                 budget.take(key, values.shape, values.dtype.itemsize)
                 arrays[key] = values
     normalization = _entry(content, content.get("meta"), "normalization")
@@ -332,7 +336,7 @@ def _mat(data: bytes) -> Arrays:
         mean = np.asarray(mean, dtype=np.float64)
         mean = mean.mean(axis=(0, 1)) if mean.ndim == 3 else mean
         if mean.shape != (3,):
-            raise InputError("the .mat file's averageImage is no RGB colour")
+            raise InputError("the averageImage of the .mat file is not an RGB colour")
         arrays["averageImage"] = mean
     return arrays
 
@@ -347,7 +351,7 @@ def _torch(data: bytes) -> Arrays:
 
     if tuple(int(part) for part in torch.__version__.split(".")[:2]) < (2, 6):
         raise InputError(
-            f"PyTorch {torch.__version__} is installed, whose safe reader has a hole:"
+            f"the safe file reader of PyTorch {torch.__version__} has a known vulnerability:"
             " pip install 'torch>=2.6'"
         )
     content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
@@ -355,7 +359,7 @@ def _torch(data: bytes) -> Arrays:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
     if not isinstance(content, Mapping):
-        raise InputError("the .pth file holds no arrays by name")
+        raise InputError("the .pth file contains no named arrays")
     arrays: Arrays = {}
     budget = _Budget()
     for name, tensor in content.items():
@@ -418,9 +422,7 @@ def _isolated(kind: str, data: bytes) -> Arrays:
         raise InputError(message)
     if status == -signal.SIGALRM:
         raise InputError(f"the {SUFFIXES[kind]} file is damaged: reading it takes too long")
-    raise InputError(
-        f"the {SUFFIXES[kind]} file is damaged: its reader broke down (status {status})"
-    )
+    raise InputError(f"the {SUFFIXES[kind]} file is damaged: its reader crashed (status {status})")
 
 
 def _spawn(kind: str, data: bytes) -> Tuple[int, bytes, str]:
@@ -446,7 +448,7 @@ def serve(kind: str) -> None:
         importlib.import_module(module)
     except ImportError:
         name = module.split(".")[0]
-        sys.stderr.write(f"is a {SUFFIXES[kind]} file, and {name} is not installed: {install}\n")
+        sys.stderr.write(f"{name}, which reads {SUFFIXES[kind]}, is not installed: {install}\n")
         sys.exit(REFUSED)
     data = sys.stdin.buffer.read()
     status, answer, message = answer_to(kind, data)
@@ -465,7 +467,7 @@ def answer_to(kind: str, data: bytes) -> Tuple[int, bytes, str]:
     except InputError as error:
         return REFUSED, b"", str(error)
     except MemoryError:
-        problem = "it asks for more memory than it should need"
+        problem = "it needs more memory than its size allows"
     except BaseException as error:  # a reader's panic is no Exception
         problem = _first_line(error)
     return REFUSED, b"", f"the {SUFFIXES[kind]} file is damaged: {problem}"

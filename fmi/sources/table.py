@@ -216,7 +216,7 @@ class Found:
     path
         ``None`` if it is nowhere.
     state
-        ``"missing"``, ``"right"`` or ``"wrong digest"``.
+        ``"missing"``, ``"ok"`` or ``"wrong digest"``.
     """
 
     source: Source
@@ -233,5 +233,5 @@ def survey(table: Mapping[str, Source]) -> List[Found]:
             result.append(Found(source))
         else:
             right = source.matches(path)
-            result.append(Found(source, path, "right" if right else "wrong digest"))
+            result.append(Found(source, path, "ok" if right else "wrong digest"))
     return result

@@ -90,7 +90,7 @@ def download(source: Source, folder: Path, begin: float, whole: float) -> Path:
         raise _failure(said.read_text(encoding="utf-8", errors="replace"), source.pypi)
     found = list(wheels.glob("*.whl"))
     if len(found) != 1:
-        raise NoWheel("pip has not left a wheel")
+        raise NoWheel("pip did not download exactly one wheel")
     return found[0]
 
 
@@ -113,12 +113,12 @@ def _wait(
         largest = max(_largest(folder) for folder in folders)
         begun = begun or largest > PROBE
         if largest > limit:
-            raise NoWheel("sends more bytes than the wheel has")
+            raise NoWheel("the package index sent more bytes than the wheel has")
         passed = time.monotonic() - start
         if passed > whole:
-            raise NoWheel(f"not done within {whole:g} s")
+            raise NoWheel(f"the download did not finish within {whole:g} s")
         if passed > begin and not begun:
-            raise NoWheel(f"no answer from the package index within {begin:g} s")
+            raise NoWheel(f"the package index did not respond within {begin:g} s")
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
@@ -154,33 +154,33 @@ def _failure(text: str, requirement: str) -> Exception:
         return NoWheel("pip is not installed; python -m ensurepip installs it")
     if "DO NOT MATCH THE HASHES" in text:
         got = re.search(r"Got\s+([0-9a-f]{64})", text)
-        return NoWheel(f"the wheel has another sha256{f', {got[1]}' if got else ''}")
+        return NoWheel(f"the wheel has a different sha256{f', {got[1]}' if got else ''}")
     versions = re.search(r"\(from versions: (.*?)\)", text)
     if versions and versions[1] != "none":
-        return NoWheel(f"the package index has no such version of {name}, but {versions[1]}")
+        return NoWheel(f"the package index lacks this version of {name}, it has {versions[1]}")
     if versions:
-        return NoWheel(_unreached(text) or f"no wheel of {name} in the package index")
+        return NoWheel(_unreached(text) or f"the package index has no wheel of {name}")
     status = re.search(r"HTTP error (\d{3})", text)
     if status:
         return NoWheel(f"HTTP status {status[1]}")
     if "incomplete-download" in text:
-        return NoWheel("the download was cut in the middle")
+        return NoWheel("the download was interrupted")
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     errors = [
         found[1] for found in (re.match("(?:ERROR:|×) (.+)", line) for line in lines) if found
     ]
     if errors and errors[-1] != "Exception:":  # which a traceback follows
         return NoWheel(errors[-1][:200])
-    return NoWheel(lines[-1][:200] if lines else "pip failed without a word")
+    return NoWheel(lines[-1][:200] if lines else "pip failed without an error message")
 
 
 def _unreached(text: str) -> str:
     """Why the index was not reached; nothing if it was. Pip warns, then finds no version."""
     if "not a trusted or secure host" in text:
-        return "pip refuses the package index, which is no trusted host"
+        return "pip refuses the package index because its host is not trusted"
     if "CERTIFICATE_VERIFY_FAILED" in text or "confirming the ssl certificate" in text:
-        return "the certificate of the package index is not accepted"
+        return "the certificate of the package index was rejected"
     if "connection broken" in text or "Could not fetch URL" in text:
         host = re.search(r"host='([^']+)'", text)  # maybe that of a proxy
-        return f"no connection to the package index{f' ({host[1]})' if host else ''}"
+        return f"cannot connect to the package index{f' ({host[1]})' if host else ''}"
     return ""
