@@ -1,4 +1,4 @@
-"""The one form of weights: float32 kernels (O, I, 3, 3) for RGB on 0-255 minus a mean colour."""
+"""Canonical weights: float32 kernels (O, I, 3, 3) for RGB on 0-255 minus a mean colour."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ BN_EPSILON = 1e-5  # torchvision's and Gluon's
 def canonical(
     named: Mapping[Key, np.ndarray], member: Topology, layout: Layout, mean: Any = None
 ) -> Tuple[Dict[str, np.ndarray], Tuple[float, float, float]]:
-    """Fold BatchNorm and input scale into the convolutions, order axes and colours.
+    """Fold BatchNorm and input scale into the convolutions, and reorder axes and colours.
 
     Parameters
     ----------
     named
-        As :func:`named_arrays` returns them.
+        Arrays as returned by :func:`named_arrays`.
     member
-        Of the VGG family.
+        Member of the VGG family.
     layout
-        Of their file.
+        Layout of the file.
     mean
-        RGB, 0-255; ``None``: the layout's.
+        RGB mean colour on the 0-255 scale. If ``None``, the mean of the layout is used.
 
     Returns
     -------
@@ -40,7 +40,7 @@ def canonical(
     Raises
     ------
     InputError
-        If shapes do not fit, or values are not finite.
+        If a shape is wrong, or a value is not finite.
     """
     to_255 = 255 / layout.scale
     colour = np.asarray(mean if mean is not None else np.multiply(layout.mean, to_255), dtype=float)
@@ -51,17 +51,17 @@ def canonical(
     for convolution in member.convolutions:
         parts = {kind: array for (name, kind), array in named.items() if name == convolution}
         if not parts:
-            channels = None  # nothing after a gap can be used, but it may be there
+            channels = None  # layers after a gap cannot be used, but the file may contain them
             continue
         weight, bias = _convolution(convolution, parts, layout, channels)
         if convolution == member.convolutions[0]:
             if layout.channels == "BGR":
                 weight = weight[:, ::-1]
-            # The network takes (x / to_255 - mean) / std; x is what it takes from now on.
+            # The original input is (x / to_255 - mean) / std; the new input is x - colour.
             weight = weight / (to_255 * np.asarray(layout.std))[None, :, None, None]
         for kind, array in (("weight", weight), ("bias", bias)):
-            with np.errstate(over="ignore"):  # infinity is refused below
-                array = np.array(array, dtype=np.float32, order="C")  # lets go of the file's bytes
+            with np.errstate(over="ignore"):  # infinity is rejected below
+                array = np.array(array, dtype=np.float32, order="C")  # copy: frees the file's bytes
             if not np.isfinite(array).all():
                 raise InputError(f"the {kind} of {convolution} contains values that are not finite")
             array.flags.writeable = False
@@ -76,7 +76,7 @@ def canonical(
 def _convolution(
     name: str, parts: Mapping[str, np.ndarray], layout: Layout, channels: Optional[int]
 ) -> Tuple[np.ndarray, np.ndarray]:
-    """One convolution's (O, I, 3, 3) kernel and (O,) bias, BatchNorm folded in."""
+    """Return the kernel (O, I, 3, 3) and bias (O,) of a convolution, with BatchNorm folded in."""
     if "weight" not in parts or "bias" not in parts:
         raise InputError(f"the weight or the bias of {name} is missing")
     weight, bias = parts["weight"], parts["bias"]

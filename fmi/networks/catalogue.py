@@ -1,4 +1,4 @@
-"""Networks by name, file or block: what ``network=`` and ``weights=`` can be."""
+"""Networks by name, file or block: the accepted values of ``network=`` and ``weights=``."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from fmi.sources import table
 log = logging.getLogger(__name__)
 
 FAMILY_NAME = re.compile(r"vgg(11|13|16|19)(_bn)?")
-ASSUMED = "imagenet"  # the input of what is not of the VGG family, unless another is given
+ASSUMED = "imagenet"  # default input of networks outside of the VGG family
 
 
 def load(
@@ -29,7 +29,7 @@ def load(
     input: Union[None, str, Input] = None,  # noqa: A002
     layers: Sequence[str] = (),
 ) -> Network:
-    """A network by its name, its files, its block, or the network itself.
+    """Load a network by name, from files, or from a Gluon block or symbol.
 
     Parameters
     ----------
@@ -37,25 +37,26 @@ def load(
         One of
 
         - ``None``: the VGG network of `weights`;
-        - a network that is loaded already: nothing is built again;
+        - a loaded network, which is returned as is;
         - a Gluon ``HybridBlock`` with its parameters, on any device;
-        - a symbol and its parameters as a tuple, or a symbol with `weights` naming their file;
-        - an exported pair: ``x-symbol.json``, ``x-0000.params``, or ``x`` for the both of them;
-        - a name of Gluon's model zoo, such as ``"resnet18_v1"``, with `weights` naming the file
-          of its parameters;
-        - what `weights` may be.
+        - a tuple of a symbol and its parameters, or a symbol whose parameters are in the file
+          `weights`;
+        - an exported pair: ``x-symbol.json`` or ``x-0000.params``, or their common prefix ``x``;
+        - a name from Gluon's model zoo, such as ``"resnet18_v1"``, whose parameters are in the
+          file `weights`;
+        - any value that `weights` accepts.
     weights
-        As for :func:`fmi.networks.weights.load`, or the file that belongs to `network`.
+        As for :func:`fmi.networks.weights.load`, or the parameter file of `network`.
     input
-        How the network takes a picture: ``"caffe"``, ``"imagenet"``, or an Input. The VGG family's
-        files tell it themselves; for others ImageNet's mean and standard deviation are assumed.
+        The preprocessing: ``"caffe"``, ``"imagenet"``, or an Input. It must be omitted for the VGG
+        family, whose files define it; the default for other networks is ``"imagenet"``.
     layers
         Layers that ``weights="auto"`` must cover.
 
     Raises
     ------
     InputError
-        If there is no such network, or it cannot be used.
+        If the network does not exist or cannot be used.
     """
     if isinstance(network, Network):
         if str(weights) != "auto" or input is not None:
@@ -131,9 +132,9 @@ def _named(
 
 
 def outline(network: Any, weights: Union[str, Path] = "auto") -> Network:
-    """A network to look at: as :func:`load`, but a known name needs no weights.
+    """Load a network for inspection: as :func:`load`, but known names need no weights file.
 
-    Where their file is not here, the weights are 0.
+    If the weights file is missing, all weights are 0.
     """
     text = str(network)
     member = FAMILY_NAME.fullmatch(text)
@@ -150,14 +151,14 @@ def outline(network: Any, weights: Union[str, Path] = "auto") -> Network:
 
 
 def zoo() -> Tuple[str, ...]:
-    """The names of Gluon's model zoo."""
+    """Return the names in Gluon's model zoo."""
     from mxnet.gluon.model_zoo.model_store import _model_sha1
 
     return tuple(sorted(_model_sha1))
 
 
 def zoo_file(name: str) -> Optional[Path]:
-    """The file of a model-zoo network's parameters in the folders of the weights."""
+    """Return the parameter file of a model-zoo network, if one of the weights folders has it."""
     pattern = re.compile(re.escape(name) + r"(-[0-9a-f]{8})?\.params")
     for folder in table.folders("models"):
         for file in sorted(folder.glob("*.params")) if folder.is_dir() else []:
@@ -190,7 +191,7 @@ def _input(given: Union[None, str, Input], name: str) -> Input:
 
 @functools.lru_cache(maxsize=None)
 def _warn(message: str) -> None:
-    """Once a process: a figure loads the same network many times."""
+    """Log a warning once per process, since a figure loads the same network many times."""
     log.warning("%s", message)
 
 
@@ -200,7 +201,7 @@ def _without(weights: Any, reason: str) -> None:
 
 
 def _parameters(given: Sequence[Any]) -> Mapping[str, Any]:
-    """One dictionary, or the two that ``mx.model.load_checkpoint`` returns."""
+    """Merge one dictionary, or the two that ``mx.model.load_checkpoint`` returns, into one."""
     merged: Dict[str, Any] = {}
     for part in given:
         if not isinstance(part, Mapping):
@@ -217,7 +218,7 @@ def _file(weights: Any, name: str) -> Path:
     return Path(str(weights))
 
 
-State = Tuple[Path, int, int]  # a file, its time of change, its size
+State = Tuple[Path, int, int]  # a file, its modification time and its size
 
 
 def _state(path: Path) -> State:
@@ -232,7 +233,7 @@ def _state(path: Path) -> State:
 def _from_files(
     name: Optional[str], graph: Optional[State], parameters: State, how: Input
 ) -> Network:
-    """A network from files, kept until they change."""
+    """Return a network from files; it is cached until the files change."""
     if graph:
         return gluon.from_export(graph[0], parameters[0], how)
     return gluon.from_zoo(str(name), parameters[0], how)
