@@ -459,7 +459,7 @@ def test_command_without_internet(words, way, tmp_path):
     assert done.stderr.count("\n") == 1 and done.stderr.startswith("fmi: ")
     url = "https://raw.githubusercontent.com/"
     assert f"by hand, download {url}" in done.stderr and str(tmp_path) in done.stderr
-    go_on = "WEIGHTS=embedded" if words[0] == "weights" else "a picture of your own by its path"
+    go_on = "WEIGHTS=embedded" if words[0] == "weights" else "path of a picture of your own"
     assert go_on in done.stderr
 
 

@@ -297,7 +297,7 @@ REFUSED = {
     "text": (lambda base, _: b"<html>404</html>", "text, not weights"),
     "lfs pointer": (lambda base, _: b"version https://git-lfs.github.com/spec/v1\n", "LFS pointer"),
     "noise": (lambda base, _: bytes(range(1, 200)), "unknown file format"),
-    "matlab 7.3": (lambda base, _: b"MATLAB 7.3 MAT-file, Platform", "save it with -v7"),
+    "matlab 7.3": (lambda base, _: b"MATLAB 7.3 MAT-file, Platform", "MATLAB 7.3 .*-v7"),
     "nan": (change_array("conv1_2_weight", spoil(np.nan)), "weight of conv1_2.*not finite"),
     "infinite": (change_array("conv2_1_bias", spoil(np.inf)), "bias of conv2_1.*not finite"),
     "too large for float32": (

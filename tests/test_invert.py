@@ -195,15 +195,15 @@ def test_silent_feature_maps_are_reported(arrays, options, tmp_path, caplog):
         (lambda p, o: fmi.invert.code(p, [], **o), "no layer is given"),
         (
             lambda p, o: fmi.invert.feature_map(p, "relu1_1", [0, 4], **o),
-            "relu1_1 has no filter 4: it has 4, counted 0 to 3",
+            "relu1_1 has no filter 4; its filters are numbered 0 to 3",
         ),
         (lambda p, o: fmi.invert.feature_map(p, "relu1_1", -1, **o), "relu1_1 has no filter -1"),
         (lambda p, o: fmi.invert.feature_map(p, "relu1_1", [], **o), "no filter is given"),
         (
             lambda p, o: fmi.invert.random(p, "relu1_1", draws=0, **o),
-            "draws=0 should be at least 1",
+            "draws=0 must be at least 1",
         ),
-        (lambda p, o: fmi.invert.code(p, "relu1_1", seed=-1, **o), "seed=-1 should be a whole"),
+        (lambda p, o: fmi.invert.code(p, "relu1_1", seed=-1, **o), "seed=-1 must be an integer"),
         (
             lambda p, o: fmi.invert.code(p, "relu1_1", step=3, **o),
             "keyword 'step'; did you mean steps",
