@@ -1,7 +1,7 @@
-"""``fmi doctor``: what is here, what is missing, and what to do about it.
+"""``fmi doctor``: report what is installed, what is missing, and how to fix it.
 
-Nothing here imports MXNet or NumPy: they are tried in a process of their own, so that the doctor
-can be asked where they cannot be imported.
+MXNet and NumPy are imported in a separate process only, so that the report also works if they
+cannot be imported.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from fmi.device.driver import Gpu, driver
 from fmi.errors import SetupError
 from fmi.sources import table
 
-TRIED = ((3, 8), (3, 12))  # Python versions that MXNet 1.9.1 has been run with
+TRIED = ((3, 8), (3, 12))  # Python versions tested with MXNet 1.9.1
 IMPORT = """
 import json, logging, sys
 sys.path.append({root!r})
@@ -39,13 +39,13 @@ print(json.dumps(answer))
 
 
 def examine() -> Dict[str, Any]:
-    """Everything that the doctor knows, as plain data.
+    """Collect the report as plain data.
 
     Returns
     -------
     dict
-        Its last entry, ``advice``, has one line for each thing that is missing or wrong; ``device``
-        is what is computed on where nothing else is asked for, or ``None`` if that cannot be.
+        The last entry, ``advice``, has one line for each problem. ``device`` is the default
+        device, or ``None`` if it cannot be used.
     """
     advice: List[str] = []
     report: Dict[str, Any] = {
@@ -101,7 +101,7 @@ def examine() -> Dict[str, Any]:
 
 
 def text(report: Dict[str, Any]) -> str:
-    """The report for a person."""
+    """Format the report as text."""
     mxnet, found, memory = report["mxnet"], report["driver"], report["memory"]
     amx = report["amx"]
     wheel = f"{mxnet['wheel']} {mxnet['version']}" if mxnet["wheel"] else "no wheel or two wheels"
@@ -161,7 +161,7 @@ def _version(package: str) -> str:
 
 
 def _mxnet() -> Dict[str, Any]:
-    """Which wheel is installed, and what comes of importing it."""
+    """Return the installed wheel, and the result of importing it."""
     try:
         wheel = environment.installed_wheel()
     except SetupError as error:
@@ -264,7 +264,7 @@ def _advice_on_data(report: Dict[str, Any]) -> List[str]:
 
 
 def _memory() -> Dict[str, int]:
-    """Bytes of the machine's memory; 0 if the system does not tell."""
+    """Return total and available memory in bytes; 0 if unknown."""
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
     except OSError:

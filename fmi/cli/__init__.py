@@ -15,7 +15,7 @@ from fmi.errors import FmiError
 
 
 def main(arguments: Optional[List[str]] = None) -> int:
-    """Run a command; the exit status is 0, 2 for a mistake in the input, 130 after Ctrl-C."""
+    """Run a command; return exit status 0, 2 for an error in the input, or 130 after Ctrl-C."""
     parser = argparse.ArgumentParser(prog="fmi", description=fmi.__doc__)
     parser.add_argument("--version", action="version", version=f"fmi {fmi.__version__}")
     parser.add_argument("--verbose", action="store_true", help="log every detail")

@@ -1,7 +1,7 @@
-"""Which GPUs MXNet can compute on, and in one line why it cannot on the others.
+"""Determine which GPUs MXNet can use, and for the others, the reason in one line.
 
-A GPU is asked for its compute capability first, then tried with a small convolution, each once
-and in a process of its own.
+First the compute capability of a GPU is checked, then a small convolution is run on it. Both
+happen once and in a separate process.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from fmi.device.driver import HIGHEST, LOWEST, Gpu, driver
 
 log = logging.getLogger(__name__)
 
-PATIENCE = 300  # seconds that a trial may take; the first use of a GPU can be slow
+PATIENCE = 300  # timeout of a trial in seconds; the first use of a GPU can be slow
 ROOT = Path(__file__).resolve().parents[2]
 TRIAL = "import sys; sys.path.append({root!r}); from fmi.device import trial; trial.main({index})"
 IN_USE = ("out of memory", "ALLOC_FAILED", "busy or unavailable", "exclusive")
@@ -29,16 +29,16 @@ IN_USE = ("out of memory", "ALLOC_FAILED", "busy or unavailable", "exclusive")
 
 @dataclass(frozen=True)
 class Trial:
-    """What came of a small convolution on a GPU.
+    """Result of a small convolution on a GPU.
 
     Attributes
     ----------
     problem
-        One line; empty if the GPU computed what the CPU does.
+        Description in one line; empty if the result agrees with that of the CPU.
     free, total
-        Bytes of its memory before the trial; 0 if unknown.
+        Free and total memory in bytes before the trial; 0 if unknown.
     difference
-        Relative, from the CPU's result.
+        Relative difference from the result of the CPU.
     """
 
     problem: str = ""
@@ -48,13 +48,13 @@ class Trial:
 
 
 def parse(device: str) -> Optional[Tuple[str, int]]:
-    """Kind and index of a device such as ``"gpu(1)"`` or ``"cpu"``; ``None`` if it is none."""
+    """Parse a device such as ``"gpu(1)"`` or ``"cpu"``; return its kind and index, or ``None``."""
     match = re.fullmatch(r"(cpu|gpu)(?:\((\d+)\))?", device.strip())
     return (match.group(1), int(match.group(2) or 0)) if match else None
 
 
 def problem(index: int) -> str:
-    """Why MXNet cannot compute on GPU `index`, and the command that mends it; empty if it can."""
+    """Return why MXNet cannot use GPU `index` and how to fix it, or nothing if it can."""
     found = driver()
     wheel = environment.installed_wheel()
     if wheel == "mxnet" and found.wheel() == "cu112":
@@ -69,7 +69,7 @@ def problem(index: int) -> str:
 
 
 def unserved(gpu: Gpu) -> str:
-    """One line for a GPU that the cu112 wheel has no kernels for."""
+    """Return the message for a GPU that the cu112 wheel does not support."""
     low, high = (".".join(str(number) for number in pair) for pair in (LOWEST, HIGHEST))
     return (
         f"gpu({gpu.index}) {gpu} cannot be used: mxnet-cu112 1.9.1, the last release, has kernels"
@@ -79,7 +79,7 @@ def unserved(gpu: Gpu) -> str:
 
 @functools.lru_cache(maxsize=None)
 def trial(index: int) -> Trial:
-    """Try a convolution on a GPU, once in this process's life."""
+    """Run a convolution on a GPU; the result is cached."""
     name = f"gpu({index}) {driver().gpus[index]}"
     try:
         done = subprocess.run(
@@ -105,7 +105,7 @@ def trial(index: int) -> Trial:
 
 
 def _failure(name: str, status: int, said: str) -> str:
-    """One line for a trial that failed."""
+    """Return the message for a trial that failed."""
     reason = next((word for word in IN_USE if word in said), "")
     if reason:
         return (

@@ -1,12 +1,13 @@
-"""Readers of weights files, told by content: bytes in, arrays by name out, nothing trusted.
+"""Readers of weights files: convert the bytes of an untrusted file to named arrays.
 
-MXNet's ``.params`` and NumPy's ``.npz`` are read here, and no more is taken from them than they
-hold. The compiled readers of HDF5, MATLAB's, PyTorch's and safetensors' files can crash on a
-damaged file, or let it fill the memory, so they work in a process of their own that has little
-memory and little time (:func:`_isolated`).
+The format is detected from the content. MXNet's ``.params`` and NumPy's ``.npz`` are read in this
+process, and their headers are checked against the size of the file. The compiled readers of HDF5,
+MATLAB, PyTorch and safetensors files can crash on a damaged file or exhaust the memory, so they run
+in a separate process with limited memory and time (:func:`_isolated`).
 
-Only what a convolution of VGG-19 or its batch normalisation can be is taken: floating-point
-arrays of one or four dimensions, none larger than :data:`ELEMENTS`. Dense layers are left out.
+Only arrays that can belong to a convolution of VGG-19 or its batch normalisation are read:
+floating-point arrays with one or four dimensions, none larger than :data:`ELEMENTS`. Dense layers
+are skipped.
 """
 
 from __future__ import annotations
@@ -27,11 +28,11 @@ from fmi.errors import InputError
 
 Arrays = Dict[str, np.ndarray]
 
-TOTAL = 256 << 20  # bytes; VGG-19's convolutions take 80 MB in float32
-ELEMENTS = 512 * 512 * 3 * 3  # of VGG-19's largest convolutions
+TOTAL = 256 << 20  # bytes; the convolutions of VGG-19 take 80 MB in float32
+ELEMENTS = 512 * 512 * 3 * 3  # number of weights in the largest convolutions of VGG-19
 METADATA = "metadata"  # an array of the .npz files that `fmi weights convert` writes: JSON
 
-NDARRAY_LIST = 0x112  # first word of MXNet's .params files
+NDARRAY_LIST = 0x112  # first word of .params files
 NDARRAY_V1 = 0xF993FAC8
 NDARRAY_V2 = 0xF993FAC9
 NDARRAY_V3 = 0xF993FACA
@@ -39,25 +40,25 @@ TORCH_LEGACY = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # PyTorch before 1
 
 
 def read(data: bytes) -> Tuple[str, Arrays]:
-    """The arrays of a weights file.
+    """Read the arrays of a weights file.
 
     Parameters
     ----------
     data
-        The whole file.
+        Content of the file.
 
     Returns
     -------
     str
-        Its format: a key of :data:`FORMATS`.
+        The format, a key of :data:`FORMATS`.
     dict
-        Name to array, in the file's own names and order of axes.
+        Arrays by name; names and order of axes are those of the file.
 
     Raises
     ------
     InputError
-        If it is of no known format, is damaged, holds what a VGG-19 cannot, or needs a package
-        that is not installed.
+        If the format is unknown, the file is damaged or too large for VGG-19, or a required
+        package is not installed.
     """
     kind = format_of(data)
     reader = FORMATS[kind]
@@ -65,12 +66,12 @@ def read(data: bytes) -> Tuple[str, Arrays]:
 
 
 def format_of(data: bytes) -> str:
-    """A key of :data:`FORMATS`, told by the file's content.
+    """Detect the format of a file, a key of :data:`FORMATS`, from its content.
 
     Raises
     ------
     InputError
-        If it is none of them.
+        If the format is unknown.
     """
     if not data:
         raise InputError("the file is empty")
@@ -105,7 +106,7 @@ def _wanted(shape: Sequence[int], kind: str) -> bool:
 
 
 class _Budget:
-    """Counts the bytes of arrays before they are made."""
+    """Count the bytes of arrays before they are allocated."""
 
     def __init__(self) -> None:
         self.left = TOTAL
@@ -154,7 +155,7 @@ def _members(archive: zipfile.ZipFile) -> Arrays:
                 continue
             budget.take(name, shape, dtype.itemsize)
             size = _count(shape) * dtype.itemsize
-            content = stream.read(size + 1)  # to the end, where zipfile checks the CRC
+            content = stream.read(size + 1)  # up to the end, where zipfile checks the CRC
         if len(content) != size:
             raise InputError(
                 f"the .npz file is damaged: the size of {name!r} contradicts its shape"
@@ -170,7 +171,7 @@ def _npy_header(stream: Any) -> Tuple[Tuple[int, ...], bool, np.dtype]:
         raise InputError(f"the .npz file contains an array of the unsupported version {version}")
     length = stream.read(2)
     (size,) = struct.unpack("<H", length)
-    if size > 1024:  # a shape is short, and a long text can overwhelm NumPy's parser
+    if size > 1024:  # headers are short, and a long text can overwhelm NumPy's parser
         raise InputError("the .npz file contains an array whose header is too long")
     header = io.BytesIO(length + stream.read(size))
     return np.lib.format.read_array_header_1_0(header)  # type: ignore[no-any-return]
@@ -178,7 +179,7 @@ def _npy_header(stream: Any) -> Tuple[Tuple[int, ...], bool, np.dtype]:
 
 # --- MXNet's .params ---
 
-# Element type in the file -> NumPy's; bfloat16 (12) is left out, NumPy has none.
+# Element type in the file -> NumPy's; bfloat16 (12) is omitted because NumPy does not have it.
 TYPES = {
     0: "<f4", 1: "<f8", 2: "<f2", 3: "u1", 4: "<i4", 5: "i1", 6: "<i8", 7: "?",
 }  # fmt: skip
@@ -201,12 +202,12 @@ class _Words:
 
 
 def read_all_params(data: bytes) -> Arrays:
-    """Every floating-point array of an MXNet ``.params`` file, of any shape and size.
+    """Read every floating-point array of an MXNet ``.params`` file, of any shape and size.
 
     Raises
     ------
     InputError
-        If it is no such file, or is damaged.
+        If the file is damaged or has another format.
     """
     if format_of(data) != "params":
         raise InputError("not an MXNet .params file")
@@ -219,10 +220,10 @@ def _params(data: bytes) -> Arrays:
 
 
 def _named_params(data: bytes) -> Arrays:
-    """The list of arrays that ``mx.nd.save`` writes (legacy, V1, V2 and V3), without MXNet.
+    """Read the arrays that ``mx.nd.save`` writes (legacy, V1, V2 and V3), without MXNet.
 
-    ``mx.nd.load`` trusts the counts in a file's header, so that a damaged one can fill the
-    memory; here nothing is taken that the file does not hold.
+    ``mx.nd.load`` trusts the counts in the header, so a damaged file can exhaust the memory. This
+    reader never allocates more than the size of the file.
     """
     words = _Words(data)
     _, _, count = words.unpack("QQQ")
@@ -257,7 +258,7 @@ def _ndarray(words: _Words) -> np.ndarray:
         shape = words.unpack(f"{_dimensions(dimensions)}q")
     else:  # legacy: the first word is the number of dimensions
         shape = words.unpack(f"{_dimensions(magic)}I")
-    _, _, element = words.unpack("iii")  # device and its number, element type
+    _, _, element = words.unpack("iii")  # device type, device number, element type
     if element not in TYPES or min(shape) < 1:
         raise InputError("the .params file contains an array of an unsupported type or shape")
     item = np.dtype(TYPES[element])
@@ -270,7 +271,7 @@ def _dimensions(count: int) -> int:
     return count
 
 
-# --- in a process of their own ---
+# --- readers that run in a separate process ---
 
 
 def _hdf5(data: bytes) -> Arrays:
@@ -290,17 +291,17 @@ def _hdf5(data: bytes) -> Arrays:
             whole = item.id.get_num_chunks() == _count(grid)
         else:
             whole = item.id.get_storage_size() == _count(item.shape) * item.dtype.itemsize
-        if not whole:  # HDF5 would make up the rest
+        if not whole:  # HDF5 would fill in the missing values
             raise InputError(f"array {name!r} is incomplete")
         arrays[name] = item[()]
 
     with h5py.File(io.BytesIO(data), "r") as file:
-        file.visititems(visit)  # follows no link to another file
+        file.visititems(visit)  # does not follow links to other files
     return arrays
 
 
 def _mat(data: bytes) -> Arrays:
-    """MatConvNet's networks: ``layers`` with ``name`` and ``weights``, or older ``filters``."""
+    """Read a MatConvNet network: ``layers`` with ``name`` and ``weights`` (older: ``filters``)."""
     import scipy.io
 
     names = ["layers", "meta", "normalization", "net"]
@@ -393,7 +394,7 @@ FORMATS: Dict[str, Callable[[bytes], Arrays]] = {
     "torch": _torch,
     "safetensors": _safetensors,
 }
-NEEDS = {  # what a format's reader imports, and how that is installed
+NEEDS = {  # the module that a reader imports, and the command that installs it
     "hdf5": ("h5py", "pip install h5py"),
     "mat": ("scipy.io", "pip install scipy"),
     "torch": ("torch", "pip install 'torch>=2.6'"),
@@ -404,9 +405,9 @@ SUFFIXES = {
     "mat": ".mat",
     "torch": ".pth",
     "safetensors": ".safetensors",
-}  # in messages
+}  # for messages
 
-# How a reader's process ends.
+# Exit statuses of a reader's process.
 READ, REFUSED = 0, 3
 START = (
     "import sys; sys.path[:] = {path!r}; from fmi.sources import formats; formats.serve({kind!r})"
@@ -414,7 +415,7 @@ START = (
 
 
 def _isolated(kind: str, data: bytes) -> Arrays:
-    """Run a reader in a process of its own; whatever happens there is an InputError here."""
+    """Run a reader in a separate process; raise an InputError if it fails in any way."""
     status, answer, message = _spawn(kind, data)
     if status == READ:
         return _npz(answer)
@@ -426,9 +427,9 @@ def _isolated(kind: str, data: bytes) -> Arrays:
 
 
 def _spawn(kind: str, data: bytes) -> Tuple[int, bytes, str]:
-    """Exit status, arrays as .npz, and message of a reader's process."""
+    """Run a reader's process; return its exit status, the arrays as .npz, and its message."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    environment["HDF5_PLUGIN_PRELOAD"] = "::"  # no filters from elsewhere
+    environment["HDF5_PLUGIN_PRELOAD"] = "::"  # disable filter plugins
     start = START.format(path=sys.path, kind=kind)
     done = subprocess.run(
         [sys.executable, "-c", start],
@@ -442,7 +443,7 @@ def _spawn(kind: str, data: bytes) -> Tuple[int, bytes, str]:
 
 
 def serve(kind: str) -> None:
-    """The process of :func:`_isolated`: a file on standard input, an .npz on standard output."""
+    """Serve :func:`_isolated`: read a file from standard input, write .npz to standard output."""
     module, install = NEEDS[kind]
     try:
         importlib.import_module(module)
@@ -459,7 +460,10 @@ def serve(kind: str) -> None:
 
 
 def answer_to(kind: str, data: bytes) -> Tuple[int, bytes, str]:
-    """Read under limits: exit status, arrays as .npz, message. Limits stay with the process."""
+    """Read with limited resources; return exit status, arrays as .npz, and message.
+
+    The limits remain in force for the rest of the process.
+    """
     _limit(len(data))
     try:
         arrays = FORMATS[kind](data)
@@ -468,13 +472,13 @@ def answer_to(kind: str, data: bytes) -> Tuple[int, bytes, str]:
         return REFUSED, b"", str(error)
     except MemoryError:
         problem = "it needs more memory than its size allows"
-    except BaseException as error:  # a reader's panic is no Exception
+    except BaseException as error:  # a panic in a Rust reader is not an Exception
         problem = _first_line(error)
     return REFUSED, b"", f"the {SUFFIXES[kind]} file is damaged: {problem}"
 
 
 def _limit(size: int) -> None:
-    """Let this process have memory for a file of `size` bytes, and some seconds, but no more."""
+    """Limit the memory and the time of this process to what a file of `size` bytes needs."""
     import resource
 
     with open("/proc/self/statm", encoding="ascii") as stream:  # noqa: PTH123
