@@ -34,9 +34,9 @@ class Panel:
     Attributes
     ----------
     stem
-        Its files' name below the results folder, without suffix.
+        Path of its files in the results folder, without suffix.
     place
-        Arguments that tell it from the others of its job, such as ``{"filter": 3}``.
+        Arguments that distinguish it from other panels of its job, such as ``{"filter": 3}``.
     """
 
     stem: str
