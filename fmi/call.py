@@ -1,4 +1,4 @@
-"""Calls: what the functions of :mod:`fmi.invert` share, from keywords to the finished pictures."""
+"""Calls: the common part of the functions of :mod:`fmi.invert`, from keywords to results."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ log = logging.getLogger(__name__)
 Layers = Union[str, Sequence[str]]
 Filters = Union[int, Sequence[int]]
 Init = Union[None, Source, np.ndarray]
-BATCH_SHARE = 0.5  # of the free memory, what a batch may take where `batch` is 0
-TRANSFERS = ("purposeful", "gatys")  # functions that have settings of their own
+BATCH_SHARE = 0.5  # share of the free memory that a batch may use if `batch` is 0
+TRANSFERS = ("purposeful", "gatys")  # functions with their own section of the settings
 
 
 @dataclass(frozen=True)
@@ -64,33 +64,34 @@ class Options:
     Attributes
     ----------
     network
-        A Gluon block, an exported pair, a name of Gluon's model zoo or a loaded network
-        (:func:`fmi.networks.catalogue.load` has the whole list); ``None``: the VGG network of
-        `weights`.
+        A Gluon block, an exported pair, a name from Gluon's model zoo, or a loaded network
+        (:func:`fmi.networks.catalogue.load` lists all possibilities). If ``None``, the VGG network
+        of `weights` is used.
     weights
         ``"auto"``, ``"vgg19"``, ``"vgg16-hed"``, ``"embedded"``, or a path.
     input
-        How a network that is not of the VGG family takes a picture: ``"caffe"``, ``"imagenet"``,
-        or an :class:`fmi.networks.base.Input`; ``None``: as ImageNet's networks do.
+        The preprocessing of a network outside of the VGG family: ``"caffe"``, ``"imagenet"``, or
+        an :class:`fmi.networks.base.Input`. If ``None``, ``"imagenet"`` is assumed.
     settings
-        ``"code"`` (as the authors' code of 2016), ``"paper"``, ``"fast"``, or a Settings;
-        ``None``: ``"code"`` for the VGG networks of 2014, else ``"fast"``, which is scale-free.
+        ``"code"`` (the authors' code of 2016), ``"paper"``, ``"fast"``, or a Settings. If
+        ``None``, ``"code"`` is used for the VGG networks of 2014, and ``"fast"``, which is
+        scale-free, for other networks.
     seed
-        Of the first picture and of random draws.
+        Seed of the initial picture and of random draws.
     init
-        First picture: ``None`` or ``"noise"`` for noise around the mean colour, ``"content"``, a
+        Initial picture: ``None`` or ``"noise"`` for noise around the mean colour, ``"content"``, a
         picture, or (H, W, 3) float32 RGB on the 0-255 scale. Other sizes are resized.
     ctx
-        ``"cpu"``, ``"gpu"``, ``"gpu(1)"``; ``None``: the environment variable ``FMI_CTX``, else
-        the first GPU that works, else the CPU.
+        ``"cpu"``, ``"gpu"`` or ``"gpu(1)"``. If ``None``, the environment variable ``FMI_CTX`` is
+        used; if it is not set, the first GPU that works, else the CPU.
     precision
         ``"float32"``, ``"bfloat16"``, ``"float16"``, or ``"auto"``
         (see :func:`fmi.device.mxnet.compute_type`).
     progress
-        Whether to show a progress bar; ``None``: in a terminal or a notebook.
+        Whether to show a progress bar. If ``None``, it is shown in terminals and notebooks.
     callback
-        Called once a step with the :class:`fmi.descent.State`. A batch that does not fit into the
-        device's memory begins again, in parts.
+        Function called after each step with the :class:`fmi.descent.State`. A batch that does not
+        fit into the memory of the device is restarted in smaller batches.
     """
 
     network: Any = None
@@ -109,7 +110,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def in_one_line(function: F) -> F:
-    """Say in one line that there is not enough memory, not even for one picture."""
+    """Convert the out-of-memory errors of MXNet to an :class:`InputError` with one line."""
 
     @functools.wraps(function)
     def wrapped(*arguments: Any, **options: Any) -> Any:
@@ -117,11 +118,11 @@ def in_one_line(function: F) -> F:
             return function(*arguments, **options)
         except mx.MXNetError as error:
             if out_of_main_memory(error):
-                text = "the machine is out of memory: lower long_edge or batch, in a new process"
+                text = "out of main memory: start a new process with a smaller long_edge or batch"
             elif out_of_memory(error):
                 text = (
-                    "out of memory with one picture at a time: lower long_edge, free the device"
-                    " (nvidia-smi tells who uses it), or compute elsewhere with ctx='cpu'"
+                    "out of memory even with one picture at a time: reduce long_edge, free the"
+                    " device (nvidia-smi lists its processes), or use the CPU with ctx='cpu'"
                 )
             else:
                 raise
@@ -133,31 +134,31 @@ def in_one_line(function: F) -> F:
 def places_of(
     layer: Optional[Layers], layers: Optional[Layers] = None, filters: Optional[Filters] = None
 ) -> Tuple[List[str], List[int]]:
-    """The layers that are given in one of two ways, and the filters named with or beside them.
+    """Return the names of the layers, and the filters given with them or separately.
 
     Parameters
     ----------
     layer, layers
-        One or several, such as ``"relu3_2"``, or with filters ``"relu3_2:17"``; only one of the
-        two may be given.
+        One or several layers, such as ``"relu3_2"``, or ``"relu3_2:17"`` with a filter. Only one
+        of the two arguments may be given.
     filters
-        One or several, counted from 0.
+        One or several filters, numbered from 0.
 
     Raises
     ------
     InputError
-        If there is no layer, or layers or filters are given twice.
+        If no layer is given, or if layers or filters are given twice.
     """
     both = [given for given in (layer, layers) if given is not None]
     if len(both) == 2:
-        raise InputError("layer and layers= are both given; use one of them")
+        raise InputError("layer and layers= are both given; use only one of them")
     texts = [both[0]] if both and isinstance(both[0], str) else [n for x in both for n in x]
     if not texts:
         raise InputError("no layer is given; name at least one, such as 'relu3_2'")
     parts = [split_filters(text) if isinstance(text, str) else (text, ()) for text in texts]
     named = {chosen for _, chosen in parts if chosen}
     if len(named) + (filters is not None) > 1:
-        raise InputError("filters are given twice; name them once, for all layers")
+        raise InputError("filters are given twice; give them once, for all layers")
     if filters is None:
         return [name for name, _ in parts], list(named.pop()) if named else []
     chosen = [filters] if isinstance(filters, numbers.Integral) else list(filters)  # type: ignore
@@ -165,23 +166,23 @@ def places_of(
 
 
 class Call:
-    """One call: its settings, network, device and pictures, and the record of it all.
+    """One call: its settings, network, device and pictures, and the record of all of them.
 
     Parameters
     ----------
     function
         Name of the function of :mod:`fmi.invert`.
     layers
-        Names of layers; those of a style transfer follow from its settings.
+        Names of layers. For style transfer, the layers are defined by the settings.
     options
-        Fields of :class:`Options`, :class:`fmi.settings.Settings` and, for a style transfer,
+        Fields of :class:`Options`, :class:`fmi.settings.Settings` and, for style transfer,
         :class:`fmi.settings.Transfer`.
 
     Raises
     ------
     InputError
-        For an unknown keyword, a value that does not fit, a network that cannot be used or a layer
-        that it does not have.
+        If a keyword is unknown, a value is not valid, the network cannot be used, or the network
+        lacks a layer.
     """
 
     def __init__(self, function: str, layers: Sequence[str], options: Mapping[str, Any]) -> None:
@@ -191,10 +192,10 @@ class Call:
         self.options = Options(**{k: v for k, v in options.items() if k in common})
         seed = self.options.seed
         if not isinstance(seed, (int, np.integer)) or not 0 <= seed < 2**32:
-            raise InputError(f"seed={seed!r} should be a whole number from 0 to 2**32 - 1")
+            raise InputError(f"seed={seed!r} must be an integer from 0 to 2**32 - 1")
         overrides = {k: v for k, v in options.items() if k not in common and v is not None}
         given = self.options.settings
-        # Of what the settings name, weights="auto" must find a network with these layers.
+        # weights="auto" must find a network that has the layers named in the settings.
         early = presets.override(presets.preset(given or presets.DEFAULT), overrides, section)
         wanted = getattr(early, section).layers if section else layers
         self.network = self._load(wanted)
@@ -247,23 +248,23 @@ class Call:
     def _check_settings(self, overrides: Mapping[str, Any]) -> None:
         if "pool" in overrides and not self.network.pools:
             raise InputError(
-                f"pool={overrides['pool']!r} is for the VGG family; {self.network.name} pools as it"
-                " was built"
+                f"pool={overrides['pool']!r} applies only to the VGG family; {self.network.name}"
+                " has its own pooling; omit pool"
             )
 
     def codes(self, image: NDArray) -> Dict[str, NDArray]:
-        """The codes of all layers of this call for (B, 3, H, W) pictures."""
+        """Return the codes of all layers of this call for (B, 3, H, W) pictures."""
         return self.truncated(image)
 
     def content(self, source: Source) -> NDArray:
-        """The content picture as (1, 3, H, W) on the device; its size becomes the result's."""
+        """Return the content picture as (1, 3, H, W) on the device; results have its size."""
         picture = pictures.read(source)
         self.size = pictures.fitted(picture.pixels, self.settings.long_edge)
         self._content = self._prepare("content", picture, self.size, self.settings.content_scale)
         return self.to_device(self._content)
 
     def style(self, source: Source) -> NDArray:
-        """The style picture as (1, 3, H, W) on the device."""
+        """Return the style picture as (1, 3, H, W) on the device."""
         picture = pictures.read(source)
         own = self.settings.style_size == "own"
         size = pictures.fitted(picture.pixels, self.settings.long_edge) if own else self.size
@@ -280,29 +281,29 @@ class Call:
         )
 
     def to_device(self, array: np.ndarray, dtype: str = "float32") -> NDArray:
-        """An array on the device of this call."""
+        """Return an array on the device of this call."""
         return mx.nd.array(array, ctx=self.ctx, dtype=dtype)
 
     def again(self, found: Inversion) -> Dict[str, NDArray]:
-        """The codes of a picture that was found."""
+        """Return the codes of the picture of an inversion."""
         return self.codes(self.to_device(pictures.from_rgb(found.array, self.network.mean)))
 
     def check_filters(self, filters: Sequence[int]) -> None:
-        """Refuse a filter that one of the layers does not have."""
+        """Check that all layers have the given filters."""
         for name in self.truncated.layers:
             self.network.check_filters(filters, name)
 
     def note_silent(self, layer: str, values: NDArray) -> None:
-        """Report the feature maps that Eq. 3 cannot give energy to."""
+        """Log and record the feature maps to which Eq. 3 cannot assign energy."""
         quiet = codes.silent(values)
         if quiet:
-            log.warning("%s: %d feature maps sum to 0 and stay 0: %s", layer, len(quiet), quiet)
+            log.warning("%s: %d feature maps have sum 0 and stay 0: %s", layer, len(quiet), quiet)
         if self.network.layer(layer).negative:
-            log.warning("%s can be negative, which Eq. 3 does not foresee", layer)
+            log.warning("%s can be negative, but Eq. 3 assumes values that are not negative", layer)
         self.record.setdefault("silent_feature_maps", {})[layer] = quiet
 
     def invert(self, loss: Loss, labels: Sequence[Mapping[str, Any]]) -> List[Inversion]:
-        """Descend the loss, in batches that fit into memory; one Inversion for each label."""
+        """Minimise the loss in batches that fit into memory; return an Inversion for each label."""
         found: List[Inversion] = []
         at_once = self.settings.batch or self._batch()
         while len(found) < len(labels):
@@ -310,7 +311,7 @@ class Call:
             descents = self._descend(loss, labels, group)
             if descents is None:
                 at_once = len(group) // 2
-                text = "%s is out of memory with %d pictures at once; going on with %d at once"
+                text = "%s is out of memory with a batch of %d pictures; continuing with %d"
                 log.warning(text, self.ctx, len(group), at_once)
                 continue
             found += [self._inversion(d, labels[i]) for i, d in zip(group, descents)]
@@ -321,7 +322,7 @@ class Call:
     def _descend(
         self, loss: Loss, labels: Sequence[Mapping[str, Any]], group: Sequence[int]
     ) -> Optional[List[descent.Descent]]:
-        """Descend a batch; ``None`` if it does not fit into memory and could be smaller."""
+        """Minimise a batch; return ``None`` if it does not fit into memory but can be split."""
         loss = loss if len(group) == len(labels) else loss.take(group)
         try:
             return descent.minimise(
@@ -339,7 +340,7 @@ class Call:
                 raise
         finally:
             self.truncated.free()
-        release_memory(self.ctx)  # not earlier: the error holds on to the batch
+        release_memory(self.ctx)  # not earlier, because the error keeps the batch alive
         return None
 
     def _batch(self) -> int:
@@ -354,7 +355,7 @@ class Call:
         return " ".join(part for part in (self.record["function"], where, ",".join(each)) if part)
 
     def _first(self) -> np.ndarray:
-        """The picture to begin with, (1, 3, H, W), the mean subtracted."""
+        """Return the initial picture (1, 3, H, W) with the mean subtracted."""
         init = self.options.init
         if init is None or (isinstance(init, str) and init == "noise"):
             return descent.start((1, 3, *self.size), self.settings.start, self.options.seed)
@@ -378,25 +379,25 @@ class Call:
 
 
 def number_format(precision: str, network: Network, ctx: Context) -> str:
-    """The number format to compute in, of which "auto" leaves the choice to fmi.
+    """Return the number format to compute in; for "auto", it depends on network and device.
 
     Raises
     ------
     InputError
-        If the device or the network cannot compute in it.
+        If the device does not support the number format.
     """
     if precision == "auto" and "bfloat16" not in network.precisions:
-        log.info("precision auto: float32, the only one for %s", network.name)
+        log.info("precision auto: float32, the only precision of %s", network.name)
         return "float32"
     return compute_type(precision, ctx)
 
 
 def replaced_layers(settings: Settings, section: str, network: Network) -> Settings:
-    """The settings with layers of the network where it has none of the preset's names.
+    """Replace the layers in the settings if the network has none of them.
 
-    The style layers become the first activations of each size of the feature maps, the content
-    layer the last activation of the second size, which is where relu1_1 ... relu5_1 and relu2_2
-    stand in VGG-19.
+    The style layers become the first activation of each size of the feature maps, and the content
+    layer becomes the last activation of the second size. In VGG-19, these are relu1_1 ... relu5_1
+    and relu2_2.
     """
     scheme: Transfer = getattr(settings, section)
     if any(network.knows(name) for name in scheme.layers):

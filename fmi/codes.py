@@ -1,7 +1,7 @@
-"""Codes and what is made of them: Eq. 2, Eq. 3, energies, Gram matrices, rank matching.
+"""Operations on codes: Eq. 2, Eq. 3, energies, Gram matrices, rank matching.
 
-A code is a layer's activations, an array of shape (B, C, M, N): B pictures, C feature maps of
-M x N positions. Every function here takes and returns arrays and does nothing else.
+A code contains the activations of a layer, an array of shape (B, C, M, N): B pictures, C feature
+maps with M x N positions. All functions take and return arrays and have no side effects.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from fmi.device.mxnet import NDArray, mx
 
 
 def isolate(code: NDArray, filters: Sequence[int]) -> NDArray:
-    """Feature map `l` gets the sum of all feature maps, the others become 0 (Eq. 2).
+    """Set feature map `l` to the sum of all feature maps, and the others to 0 (Eq. 2).
 
     Parameters
     ----------
     code
         (1, C, M, N).
     filters
-        The `l` of each target, counted from 0.
+        The `l` of each target, numbered from 0.
 
     Returns
     -------
@@ -35,7 +35,7 @@ def isolate(code: NDArray, filters: Sequence[int]) -> NDArray:
 
 
 class _Energy(mx.autograd.Function):
-    """:func:`energy`, as a product with ones: MXNet's own sums over space run on one core."""
+    """:func:`energy` as a product with ones, since sums over space use only one core in MXNet."""
 
     def forward(self, code: NDArray) -> NDArray:
         self.shape = batch, channels, height, width = code.shape
@@ -47,9 +47,9 @@ class _Energy(mx.autograd.Function):
 
 
 class _Gram(mx.autograd.Function):
-    """:func:`gram`, its gradient ``(D + D^T) F`` in one product.
+    """:func:`gram`, with its gradient ``(D + D^T) F`` as one product.
 
-    MXNet's own takes ``D F``, ``D^T F`` and their sum, each as large as the code.
+    The gradient in MXNet computes ``D F``, ``D^T F`` and their sum, each as large as the code.
     """
 
     def forward(self, code: NDArray) -> NDArray:
@@ -63,27 +63,27 @@ class _Gram(mx.autograd.Function):
 
 
 def energy(code: NDArray) -> NDArray:
-    """The sum of each feature map over its positions, the energy of section 2.2: (B, C)."""
+    """Return the sum of each feature map over its positions (B, C), the energy of section 2.2."""
     return _Energy()(code)
 
 
 def gram(code: NDArray) -> NDArray:
-    """The Gram matrix of the feature maps, sums of their products over positions: (B, C, C)."""
+    """Return the Gram matrix (B, C, C): sums over positions of products of feature maps."""
     return _Gram()(code)
 
 
 def reallocate(code: NDArray, shares: NDArray) -> NDArray:
     """Give feature map c the share ``v_c`` of the code's total energy (Eq. 3).
 
-    A feature map that sums to 0 stays 0, as there is nothing to scale (the 2016 code divides
-    0 by 0); :func:`silent` names those.
+    A feature map with sum 0 stays 0, because it cannot be scaled (the 2016 code divides 0 by 0);
+    :func:`silent` finds these.
 
     Parameters
     ----------
     code
-        (1, C, M, N), not negative.
+        (1, C, M, N) without negative values.
     shares
-        (B, C), the ``v`` of each target, each row with sum 1.
+        (B, C), the ``v`` of each target; each row has sum 1.
 
     Returns
     -------
@@ -99,14 +99,14 @@ def reallocate(code: NDArray, shares: NDArray) -> NDArray:
 
 
 def silent(code: NDArray) -> List[int]:
-    """The feature maps of a (1, C, M, N) code that are 0 everywhere."""
+    """Return the indices of the feature maps of a (1, C, M, N) code whose sum is 0."""
     return np.flatnonzero(energy(code).asnumpy()[0] == 0).tolist()
 
 
 def normal_shares(random: np.random.RandomState, channels: int) -> np.ndarray:
-    """Eq. 3's ``v`` as the 2016 code draws it: normal(3, 1e3) over its own sum.
+    """Draw ``v`` of Eq. 3 as in the 2016 code: normal(3, 1e3) divided by its sum.
 
-    About half of it is negative, which the paper's ``v_c >= 0`` excludes.
+    About half of the values are negative, although the paper requires ``v_c >= 0``.
 
     Returns
     -------
@@ -118,7 +118,7 @@ def normal_shares(random: np.random.RandomState, channels: int) -> np.ndarray:
 
 
 def simplex_shares(random: np.random.RandomState, channels: int) -> np.ndarray:
-    """Eq. 3's ``v`` as the paper asks for it: ``v_c >= 0`` with sum 1, uniform on the simplex.
+    """Draw ``v`` of Eq. 3 as in the paper: ``v_c >= 0`` with sum 1, uniform on the simplex.
 
     Returns
     -------
@@ -130,10 +130,10 @@ def simplex_shares(random: np.random.RandomState, channels: int) -> np.ndarray:
 
 
 def rank_match(content: NDArray, style: NDArray) -> NDArray:
-    """The 2016 code's extra mode "purposeful" (utils.py: ModifyCode), not in the paper.
+    """Match feature maps by rank: mode "purposeful" of the 2016 code (utils.py: ModifyCode).
 
-    The content's feature map with the i-th smallest energy takes the place of the style's
-    feature map with the i-th smallest energy, shifted so that it has that one's mean.
+    The paper does not describe this mode. The content feature map with the i-th smallest energy
+    replaces the style feature map with the i-th smallest energy, and is shifted to its mean.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Gradient descent on pictures: the autograd loop, per-picture stopping, callbacks, history."""
+"""Gradient descent on pictures, with separate stopping, callbacks and loss history."""
 
 from __future__ import annotations
 
@@ -22,20 +22,21 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class State:
-    """What a callback is told after each step.
+    """The argument of a callback after each step.
 
     Attributes
     ----------
     step
-        Counted from 1.
+        Number of the step, starting at 1.
     pictures
-        Which of the batch's pictures are still descended; the others are frozen.
+        Indices of the pictures of the batch that have not stopped.
     loss
-        Their losses before the step.
+        Losses of these pictures before the step.
     change
-        Their relative changes in the step, ``||x_k - x_(k-1)|| / ||x_k||``.
+        Relative changes of these pictures in the step, ``||x_k - x_(k-1)|| / ||x_k||``.
     image
-        (len(pictures), 3, H, W), the mean subtracted, after the step. It lives on the device.
+        These pictures after the step, (len(pictures), 3, H, W) with the mean subtracted, on the
+        device.
     mean
         The RGB mean colour on the 0-255 scale.
     """
@@ -58,20 +59,20 @@ Callback = Callable[[State], None]
 
 @dataclass
 class Descent:
-    """One picture's way down.
+    """The descent of one picture.
 
     Attributes
     ----------
     image
-        (3, H, W) float32, the mean subtracted.
+        (3, H, W) float32 with the mean subtracted.
     loss
-        One value a step, before the step.
+        Loss before each step.
     change
         Relative change in the last step.
     stopped
         ``"change"``, ``"steps"`` or ``"interrupted"``.
     seconds
-        From the batch's start until this picture stopped.
+        Time from the start of the batch until this picture stopped.
     """
 
     image: np.ndarray
@@ -82,31 +83,31 @@ class Descent:
 
 
 def start(shape: Sequence[int], half_width: float, seed: int) -> np.ndarray:
-    """A first picture, uniform in +-half_width around the mean colour (2016 code).
+    """Return an initial picture, uniform in +-half_width around the mean colour (2016 code).
 
     Parameters
     ----------
     shape
-        (1, 3, H, W).
+        Shape of the picture, (1, 3, H, W).
     half_width
-        On the 0-255 scale.
+        Half width of the distribution on the 0-255 scale.
     seed
-        The same seed gives the same picture on every machine.
+        Seed; the same seed gives the same picture on every machine.
 
     Returns
     -------
     numpy.ndarray
-        float32, the mean subtracted.
+        float32 with the mean subtracted.
     """
     noise = np.random.RandomState(seed).uniform(-half_width, half_width, tuple(shape))
     return noise.astype(np.float32)
 
 
 def learning_rate(settings: Settings, step: int) -> float:
-    """The rate of a step counted from 1.
+    """Return the learning rate of a step, starting at 1.
 
-    ``"steps"``: multiplied by `decay` every `decay_every` steps. ``"cosine"``: falling as half a
-    cosine wave does, to 0 after the last step.
+    With the schedule ``"steps"``, it is multiplied by `decay` every `decay_every` steps. With
+    ``"cosine"``, it follows half a cosine wave that reaches 0 after the last step.
     """
     if settings.schedule == "cosine":
         return settings.learning_rate * (1 + math.cos(math.pi * (step - 1) / settings.steps)) / 2
@@ -114,22 +115,22 @@ def learning_rate(settings: Settings, step: int) -> float:
 
 
 def momentum(settings: Settings, step: int) -> float:
-    """The momentum of a step counted from 1: in a line from the first to the last."""
+    """Return the momentum of a step, starting at 1, which changes linearly over all steps."""
     share = (step - 1) / settings.steps
     return settings.momentum + share * (settings.last_momentum - settings.momentum)
 
 
 def scaled(gradient: NDArray, size: float) -> NDArray:
-    """Each picture's gradient brought to the root mean square `size`.
+    """Scale the gradient of each picture to the root mean square `size`.
 
-    How large the loss is makes no difference then.
+    The result does not depend on the scale of the loss.
 
     Parameters
     ----------
     gradient
-        (B, 3, H, W).
+        Gradients (B, 3, H, W). A gradient that is 0 everywhere stays 0.
     size
-        A picture whose gradient is 0 everywhere keeps that.
+        Root mean square of the result.
     """
     elements = gradient.size / gradient.shape[0]
     mean = (squared_length(gradient) / elements).sqrt().reshape((-1, 1, 1, 1))
@@ -139,19 +140,19 @@ def scaled(gradient: NDArray, size: float) -> NDArray:
 def update(
     image: NDArray, gradient: NDArray, velocity: NDArray, settings: Settings, step: int
 ) -> None:
-    """Move the pictures by a step, in place.
+    """Update the pictures by one step, in place.
 
-    ``v <- momentum v - rate (g + weight_decay x)``, ``x <- x + v``, g being the gradient clipped
-    element by element (2016 code) or :func:`scaled`.
+    ``v <- momentum v - rate (g + weight_decay x)``, ``x <- x + v``, where g is the gradient, either
+    clipped element by element (2016 code) or :func:`scaled`.
 
     Parameters
     ----------
     image, gradient, velocity
-        (B, 3, H, W); `image` and `velocity` are changed.
+        Arrays (B, 3, H, W); `image` and `velocity` are modified.
     settings
         Learning rate, momentum, clip and so on.
     step
-        Counted from 1.
+        Number of the step, starting at 1.
     """
     clips = settings.gradient == "clip"
     mx.nd.sgd_mom_update(
@@ -176,28 +177,28 @@ def minimise(
     progress: Optional[bool] = None,
     label: str = "",
 ) -> List[Descent]:
-    """Descend a batch of pictures to the least loss, by :func:`update`.
+    """Minimise the loss of a batch of pictures with :func:`update`.
 
-    A picture is done when ``||v|| / ||x|| < stop``. It then leaves the batch, so that it is the
-    same picture whether it is inverted alone or among others. Ctrl-C ends the descent and keeps
-    what there is.
+    A picture stops when ``||v|| / ||x|| < stop``. It is then removed from the batch, so that the
+    result is the same whether it is inverted alone or in a batch. Ctrl-C ends the descent and
+    keeps the current pictures.
 
     Parameters
     ----------
     network
-        Computes the codes that the loss asks for.
+        Network that computes the codes for the loss.
     loss
-        Of as many pictures as there are targets.
+        Loss with one target for each picture.
     first
-        (1, 3, H, W) or (B, 3, H, W) first pictures, the mean subtracted.
+        Initial pictures, (1, 3, H, W) or (B, 3, H, W), with the mean subtracted.
     settings
         Steps, stop, learning rate and so on.
     mean
-        RGB mean colour, for the callback's pictures.
+        RGB mean colour, for the pictures in the callback.
     callback
-        Called once a step.
+        Function called after each step.
     progress
-        Whether to show a progress bar; ``None``: where there is a terminal or a notebook.
+        Whether to show a progress bar. If ``None``, it is shown in terminals and notebooks.
     label
         Text before the progress bar.
     """
@@ -236,7 +237,7 @@ def minimise(
 
 
 def _length(batch: NDArray) -> NDArray:
-    """Euclidean length of each picture: (B,)."""
+    """Return the Euclidean length of each picture, (B,)."""
     return squared_length(batch).sqrt()
 
 
@@ -249,7 +250,7 @@ def _freeze(
     settings: Settings,
     began: float,
 ) -> List[int]:
-    """Note which pictures stop at this step; the rows of those that go on."""
+    """Store the pictures that stop at this step; return the rows of those that continue."""
     stays = []
     pixels = None
     for row, (index, value) in enumerate(zip(active, change)):
@@ -268,9 +269,9 @@ def _freeze(
 
 
 def _show(bar: tqdm, settings: Settings, step: int, loss: np.ndarray, change: np.ndarray) -> None:
-    """Move the bar; its total is a guess at the last step, for the time left.
+    """Update the progress bar, with an estimate of the last step as its total.
 
-    The change falls about as the learning rate does, so the stop is foreseeable.
+    The change decreases about as fast as the learning rate, which allows for this estimate.
     """
     largest = float(change.max())
     if settings.stop > 0 and settings.decay < 1 and largest > settings.stop:

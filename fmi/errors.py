@@ -1,40 +1,40 @@
-"""What can go wrong that a person can mend: the message says what, where, and what to do next."""
+"""Errors that the user can fix: each message says what is wrong, where, and what to do next."""
 
 from __future__ import annotations
 
 import difflib
 from typing import Iterable
 
-SHOWN = 40  # names in a message
+SHOWN = 40  # largest number of names in a message
 
 
 class FmiError(Exception):
-    """Base of the errors below; the command line prints them as one line and exits with 2."""
+    """Base class of the errors below; the command line prints them and exits with status 2."""
 
 
 class InputError(FmiError, ValueError):
-    """Something handed over cannot be used: a picture, a layer, a setting, a weights file."""
+    """An argument cannot be used: a picture, a layer, a setting or a weights file."""
 
 
 class SetupError(FmiError, ImportError):
-    """The environment is not fit for MXNet: a package is missing or two are in conflict."""
+    """MXNet cannot run in this environment: a package is missing or two packages conflict."""
 
 
 class FetchError(FmiError, OSError):
-    """A file cannot be fetched from the network, or not be written."""
+    """A file cannot be downloaded, or cannot be written after the download."""
 
 
 def unknown(kind: str, name: object, known: Iterable[str]) -> InputError:
-    """An :class:`InputError` for a name that does not exist, with the nearest ones that do.
+    """Return an :class:`InputError` for an unknown name that suggests the closest known names.
 
     Parameters
     ----------
     kind
-        What the name should have named, such as ``"layer"``.
+        What the name refers to, such as ``"layer"``.
     name
-        The name as it was given.
+        The unknown name.
     known
-        The names that exist, in their natural order.
+        The names that exist, in the order in which to list them.
     """
     names = list(known)
     near = difflib.get_close_matches(str(name), names, n=3, cutoff=0.5)

@@ -1,4 +1,4 @@
-"""Numbers about pictures: how alike two textures are, by colour and Gram matrices."""
+"""Similarity of textures, measured by colour and Gram matrices."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from fmi.device.mxnet import context, mx
 from fmi.networks.base import Network
 
 SIZE = (250, 187)  # width and height of a panel in the published Fig. 3
-TRIM = 6  # pixels a side, the published panels' frames and the rim of zero padding
+TRIM = 6  # pixels removed at each side: frames of the published panels, effects of zero padding
 
 
 def descriptors(
     panels: Sequence[np.ndarray], network: Network, layers: Sequence[str]
 ) -> List[List[np.ndarray]]:
-    """What is compared of each panel: its mean colour and Gram matrices per position.
+    """Return the descriptors of each panel: its mean colour and Gram matrices per position.
 
     Parameters
     ----------
     panels
-        (H, W, 3) uint8 RGB each, of any size.
+        Pictures (H, W, 3) uint8 RGB of any size.
     network, layers
-        Whose Gram matrices are taken, at which layers.
+        Network and layers for the Gram matrices.
 
     Returns
     -------
     list of list of numpy.ndarray
-        For each panel (3,), and (C, C) of each layer.
+        For each panel, the colour (3,) and a Gram matrix (C, C) for each layer.
     """
     device = context("cpu")
     truncated = network.truncated(layers, "avg", device)
@@ -45,7 +45,7 @@ def descriptors(
 
 
 def distance(first: Sequence[np.ndarray], second: Sequence[np.ndarray]) -> float:
-    """``||p - q|| / (||p|| + ||q||)`` added up over two panels' descriptors."""
+    """Return the sum of ``||p - q|| / (||p|| + ||q||)`` over the descriptors of two panels."""
     total = 0.0
     for p, q in zip(first, second):
         size = float(np.linalg.norm(p) + np.linalg.norm(q))
@@ -59,6 +59,6 @@ def distances(
     network: Network,
     layers: Sequence[str],
 ) -> np.ndarray:
-    """Distances of every panel in `rows` to every one in `columns`: (len(rows), len(columns))."""
+    """Return the distances between panels, an array of shape (len(rows), len(columns))."""
     left, right = (descriptors(panels, network, layers) for panels in (rows, columns))
     return np.array([[distance(p, q) for q in right] for p in left])

@@ -1,4 +1,4 @@
-"""Files and digests: write a file whole or not at all, and tell what it is by its content."""
+"""Files and digests: write files atomically, and identify files by their content."""
 
 from __future__ import annotations
 
@@ -14,13 +14,15 @@ from fmi.errors import InputError
 
 
 def array_digest(array: np.ndarray) -> str:
-    """sha256 of an array's shape and values."""
+    """Return the sha256 of the shape and the values of an array."""
     content = repr(array.shape).encode() + np.ascontiguousarray(array).tobytes()
     return hashlib.sha256(content).hexdigest()
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a file beside `path` and rename it, so that no half-written file stays.
+    """Let `write` create a temporary file next to `path`, then rename it to `path`.
+
+    An incomplete file is never left behind.
 
     Raises
     ------
@@ -40,7 +42,7 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def save_json(path: Path, record: Mapping[str, Any]) -> None:
-    """Write plain data as JSON, whole or not at all.
+    """Write plain data as JSON; an incomplete file is never left behind.
 
     Raises
     ------
@@ -52,7 +54,7 @@ def save_json(path: Path, record: Mapping[str, Any]) -> None:
 
 
 def digests(data: bytes) -> Dict[str, str]:
-    """All kinds of digest that the tables use, in hexadecimal."""
+    """Return all kinds of digests that the tables use, in hexadecimal."""
     blob = b"blob %d\0" % len(data)
     return {
         "sha256": hashlib.sha256(data).hexdigest(),
@@ -63,7 +65,7 @@ def digests(data: bytes) -> Dict[str, str]:
 
 
 def file_digest(path: Path, kind: str) -> str:
-    """A file's digest; `kind` as in :func:`digests`."""
+    """Return a digest of a file; `kind` is a key of :func:`digests`."""
     made = hashlib.new("sha1" if kind == "git" else kind)
     if kind == "git":
         made.update(b"blob %d\0" % path.stat().st_size)

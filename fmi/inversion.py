@@ -1,4 +1,4 @@
-"""Inversions: the result of a call, its record, and saving."""
+"""Inversions: the results of calls, with their records."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ __all__ = ["Inversion", "versions"]
 
 @dataclass
 class Inversion:
-    """A picture made from a code, and how it came about.
+    """A picture computed from a code, and the record of its computation.
 
     Attributes
     ----------
     array
         (H, W, 3) float32 RGB on the 0-255 scale, neither clipped nor denoised.
     loss
-        One value a step.
+        Loss before each step.
     change
-        Relative change of the picture in its last step.
+        Relative change of the picture in the last step.
     stopped
         ``"change"``, ``"steps"`` or ``"interrupted"``.
     record
-        All that is needed to repeat it, as plain data.
+        Everything that is needed to repeat the computation, as plain data.
     seconds
-        From the start of its batch until it stopped.
+        Time from the start of the batch until this picture stopped.
     """
 
     array: np.ndarray
@@ -50,12 +50,12 @@ class Inversion:
 
     @property
     def settings(self) -> Dict[str, Any]:
-        """The record, under its earlier name."""
+        """The record (former name)."""
         return self.record
 
     @property
     def steps(self) -> int:
-        """How many steps were made."""
+        """The number of steps."""
         return len(self.loss)
 
     @property
@@ -65,27 +65,27 @@ class Inversion:
 
     @functools.cached_property
     def image(self) -> Image.Image:
-        """The picture clipped to 8 bits and denoised, as the authors' figures show it."""
+        """The picture clipped to 8 bits and denoised, as in the authors' figures."""
         pixels = pictures.eight_bits(self.array)
         return Image.fromarray(pictures.denoised(pixels, self.record["settings"]["denoise"]))
 
     def describe(self) -> Dict[str, Any]:
-        """The record and how the descent ended, as plain data."""
+        """Return the record and the outcome of the descent as plain data."""
         final = self.loss[-1] if self.loss else None
         outcome = {"steps": self.steps, "stopped": self.stopped, "change": self.change}
         return {**self.record, "outcome": {**outcome, "final_loss": final}}
 
     def save(self, path: Union[str, Path], undenoised: bool = False, **extra: Any) -> None:
-        """Write the picture as PNG, its description in a text chunk and in a JSON beside it.
+        """Write the picture as PNG, with its description in a text chunk and in a JSON file.
 
         Parameters
         ----------
         path
-            Name of the PNG. The JSON gets the same name, ending in ``.json``.
+            Path of the PNG. The JSON file has the same name with the suffix ``.json``.
         undenoised
-            Write the picture before denoising too, its name ending in ``_undenoised.png``.
+            Whether to write the picture before denoising too, to ``..._undenoised.png``.
         extra
-            Further entries of the JSON.
+            Additional entries of the JSON file.
 
         Raises
         ------
@@ -94,7 +94,9 @@ class Inversion:
         """
         path = Path(path)
         if path.suffix.lower() != ".png":
-            raise InputError(f"{path}: an inversion is saved as .png")
+            raise InputError(
+                f"{path}: inversions are saved as .png; choose a name that ends in .png"
+            )
         text = json.dumps(self.describe(), sort_keys=True)
         if undenoised:
             raw = path.with_name(f"{path.stem}_undenoised.png")
@@ -104,7 +106,7 @@ class Inversion:
         files.save_json(path.with_suffix(".json"), record)
 
     def _repr_png_(self) -> bytes:
-        """What Jupyter shows."""
+        """Return the PNG that Jupyter shows."""
         buffer = io.BytesIO()
         self.image.save(buffer, format="PNG")
         return buffer.getvalue()
@@ -118,7 +120,7 @@ class Inversion:
 
 
 def versions() -> Dict[str, str]:
-    """The versions that a result depends on."""
+    """Return the versions of the software that a result depends on."""
     return {
         "fmi": fmi.__version__,
         "mxnet": mx.__version__,

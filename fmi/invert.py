@@ -1,15 +1,15 @@
-"""Pictures from modified codes: the functions that notebooks use.
+"""Inversion of codes: functions that compute pictures from modified codes.
 
 >>> import fmi.invert
 >>> panels = fmi.invert.feature_map("golden_gate.jpg", "relu3_2", [0, 1, 2])  # doctest: +SKIP
 >>> panels[0].save("relu3_2_filter0.png")  # doctest: +SKIP
 
 A picture is a path, a PIL image, or an array of 8-bit values: (H, W, 3) RGB, (H, W) grey or
-(H, W, 4) RGBA. Wherever a layer is taken, several may be given (also as ``layers=``); their codes
-are then inverted together, as the 2016 code can. The keywords after these are the same for all
-functions: those of :class:`fmi.call.Options`, and every single value of
-:class:`fmi.settings.Settings` in place of the preset's (for style transfer also of
-:class:`fmi.settings.Transfer`): ``long_edge=256, steps=100, stop=0, denoise=0, pool="max" ...``.
+(H, W, 4) RGBA. Several layers can be given instead of one (also as ``layers=``); their codes are
+then inverted together, as in the 2016 code. All functions accept the same further keywords: those
+of :class:`fmi.call.Options`, and every field of :class:`fmi.settings.Settings` that overrides the
+value of the preset (for style transfer, also of :class:`fmi.settings.Transfer`):
+``long_edge=256, steps=100, stop=0, denoise=0, pool="max" ...``.
 """
 
 from __future__ import annotations
@@ -53,21 +53,22 @@ def code(
     layers: Optional[Layers] = None,
     **keywords: Unpack[SeededKeywords],
 ) -> Inversion:
-    """Classical code inversion: a picture whose code is that of `picture`.
+    """Invert a code: compute a picture with the same code as `picture`.
 
     Parameters
     ----------
     picture
         Path, PIL image, or array of 8-bit values.
     layer, layers
-        Such as ``"relu3_2"``, or several.
+        One or several layers, such as ``"relu3_2"``.
     **keywords
         See :class:`fmi.call.Options` and :class:`fmi.settings.Settings`.
 
     Raises
     ------
     fmi.errors.InputError
-        For an unknown layer or keyword, an unreadable picture, or weights that lack the layer.
+        If a layer or a keyword is unknown, the picture cannot be read, or the weights lack a
+        layer.
     """
     call = Call("code", places_of(layer, layers)[0], keywords)
     targets = call.codes(call.content(picture))
@@ -85,32 +86,32 @@ def feature_map(
     layers: Optional[Layers] = None,
     **keywords: Unpack[SeededKeywords],
 ) -> List[Inversion]:
-    """Feature map inversion: what a filter extracts from a picture (Eq. 1-2, Fig. 3).
+    """Invert single feature maps: show what a filter extracts from a picture (Eq. 1-2, Fig. 3).
 
     Parameters
     ----------
     picture
         Path, PIL image, or array of 8-bit values.
     layer, layers
-        Such as ``"relu3_2"``, or with its filter ``"relu3_2:17"``.
+        One or several layers, such as ``"relu3_2"``, or ``"relu3_2:17"`` with a filter.
     filters
-        One or several, counted from 0.
+        One or several filters, numbered from 0.
     chain
-        Make the target of the second and every further filter from the code of the picture just
-        found, as the script of 2016 does that drew the published Fig. 3; otherwise every
-        target comes from `picture` (Eq. 2) and all are descended in one batch.
+        If true, the target of each filter after the first is computed from the code of the
+        previous result, as in the script of 2016 that drew the published Fig. 3. Otherwise, every
+        target is computed from `picture` (Eq. 2), and all are inverted in one batch.
     **keywords
         See :class:`fmi.call.Options` and :class:`fmi.settings.Settings`.
 
     Returns
     -------
     list of Inversion
-        One for each filter; after Ctrl-C those begun.
+        One for each filter. After Ctrl-C, filters that have not been started are missing.
 
     Raises
     ------
     fmi.errors.InputError
-        As for :func:`code`, and for a filter that the layer does not have.
+        As for :func:`code`, and if a layer lacks a filter.
     """
     names, chosen = places_of(layer, layers, filters)
     call = Call("feature_map", names, keywords)
@@ -142,18 +143,18 @@ def random(
     layers: Optional[Layers] = None,
     **keywords: Unpack[Keywords],
 ) -> List[Inversion]:
-    """Randomly modified code inversion: energies reallocated at random (Eq. 3-4, Fig. 4).
+    """Invert randomly modified codes, with energies reallocated at random (Eq. 3-4, Fig. 4).
 
     Parameters
     ----------
     picture
         Path, PIL image, or array of 8-bit values.
     layer, layers
-        Such as ``"relu3_1"``, or several.
+        One or several layers, such as ``"relu3_1"``.
     draws
-        How many pictures; draw i with a seed is the same whatever their number.
+        Number of pictures. Draw i for a given seed does not depend on this number.
     seed
-        Of the draws and of the first picture.
+        Seed of the draws and of the initial picture.
     **keywords
         See :class:`fmi.call.Options` and :class:`fmi.settings.Settings`.
 
@@ -164,7 +165,7 @@ def random(
     """
     call = Call("random", places_of(layer, layers)[0], {**keywords, "seed": seed})
     if draws < 1:
-        raise InputError(f"draws={draws} should be at least 1")
+        raise InputError(f"draws={draws} must be at least 1")
     now = call.codes(call.content(picture))
     draw = codes.normal_shares if call.settings.shares == "normal" else codes.simplex_shares
     targets = {}
@@ -182,7 +183,9 @@ def random(
 @spelled_out(transfer=True)
 @in_one_line
 def purposeful(content: Source, style: Source, **keywords: Unpack[TransferKeywords]) -> Inversion:
-    """Purposefully modified code inversion, PMCI: the style's energies (Eq. 5, Fig. 5).
+    """Transfer the energies of a style picture to a content picture (PMCI, Eq. 5, Fig. 5).
+
+    PMCI stands for purposefully modified code inversion.
 
     Parameters
     ----------
@@ -203,7 +206,7 @@ def purposeful(content: Source, style: Source, **keywords: Unpack[TransferKeywor
 @spelled_out(transfer=True)
 @in_one_line
 def gatys(content: Source, style: Source, **keywords: Unpack[TransferKeywords]) -> Inversion:
-    """Style transfer by Gram matrices (Gatys et al. 2016), the baseline of Fig. 5.
+    """Transfer style with Gram matrices (Gatys et al. 2016), the baseline in Fig. 5.
 
     Parameters
     ----------
@@ -239,14 +242,14 @@ def rank_match(
     layers: Optional[Layers] = None,
     **keywords: Unpack[SeededKeywords],
 ) -> Inversion:
-    """The 2016 code's extra mode: feature maps exchanged by the rank of their energies.
+    """Exchange feature maps by the rank of their energies, an additional mode of the 2016 code.
 
     Parameters
     ----------
     content, style
         Paths, PIL images, or arrays of 8-bit values.
     layer, layers
-        Such as ``"relu3_1"``, or several.
+        One or several layers, such as ``"relu3_1"``.
     **keywords
         See :class:`fmi.call.Options` and :class:`fmi.settings.Settings`.
 
@@ -271,21 +274,21 @@ def activations(
     layers: Optional[Layers] = None,
     **keywords: Unpack[SeededKeywords],
 ) -> Dict[str, NDArray]:
-    """The codes of a picture: what the functions above start from.
+    """Return the codes of a picture, from which the functions above start.
 
     Parameters
     ----------
     picture
         Path, PIL image, or array of 8-bit values.
     layer, layers
-        Such as ``"relu3_2"``, or several.
+        One or several layers, such as ``"relu3_2"``.
     **keywords
         See :class:`fmi.call.Options` and :class:`fmi.settings.Settings`.
 
     Returns
     -------
     dict
-        Layer to code, (1, C, M, N).
+        The code (1, C, M, N) of each layer.
 
     Raises
     ------

@@ -1,8 +1,8 @@
-"""Losses as terms that add up: ``losses.code(...) + losses.gram(...)``.
+"""Losses as sums of terms: ``losses.code(...) + losses.gram(...)``.
 
-A term compares something made of one layer's code with a target; its value is
-``weight * ||difference||^2`` for each picture of a batch, so that the pictures' gradients stay
-apart.
+A term compares a statistic of the code of one layer with a target. Its value is
+``weight * ||difference||^2``, separately for each picture of a batch, so that the gradients of the
+pictures are independent.
 """
 
 from __future__ import annotations
@@ -16,20 +16,21 @@ from fmi.settings import Transfer
 
 
 def squared_length(batch: NDArray) -> NDArray:
-    """``||x||^2`` of each picture's part of a batch (B, ...): (B,).
+    """Return ``||x||^2`` for each picture of a batch (B, ...), (B,).
 
-    By BLAS' scalar products: MXNet's own sums into few numbers run on one core.
+    This uses the dot product of BLAS, because sums to few numbers use only one core in MXNet.
     """
     rows = batch.reshape((batch.shape[0], -1))
     return mx.nd.concat(*[mx.nd.dot(row, row) for row in rows], dim=0)
 
 
 class SquaredError(mx.autograd.Function):
-    """``weight ||x - target||^2`` of each picture of a batch (B, ...), and its gradient.
+    """``weight ||x - target||^2`` for each picture of a batch (B, ...), and its gradient.
 
-    Like MXNet's output layers it is the end of what is differentiated: losses may be added up, but
-    a factor in front of them does not reach the gradient (:meth:`Loss.times` does). Differentiated
-    by hand because MXNet's operators take five passes over the code for it, some of them slow.
+    Like the output layers of MXNet, this function ignores the incoming gradient: losses may be
+    added, but multiplying one by a factor does not change its gradient; use :meth:`Loss.times`.
+    The gradient is implemented explicitly because the operators of MXNet need five passes over the
+    code, some of which are slow.
     """
 
     def __init__(self, target: NDArray, weight: float) -> None:
@@ -38,12 +39,12 @@ class SquaredError(mx.autograd.Function):
         self.weight = weight
 
     def forward(self, statistic: NDArray) -> NDArray:
-        """(B, ...) to (B,)."""
+        """Return the loss (B,) of each picture for a statistic (B, ...)."""
         self.difference = mx.nd.elemwise_sub(statistic, self.target)
         return squared_length(self.difference) * self.weight
 
     def backward(self, _: NDArray) -> NDArray:
-        """``2 weight (x - target)``."""
+        """Return the gradient ``2 weight (x - target)``."""
         if self.weight != 0.5:
             self.difference *= 2 * self.weight
         return self.difference
@@ -59,7 +60,7 @@ class Term:
     weight: float
 
     def __call__(self, code: NDArray) -> NDArray:
-        """(B,) loss of a (B, C, M, N) code."""
+        """Return the loss (B,) of a code (B, C, M, N)."""
         return SquaredError(self.target, self.weight)(self.statistic(code))
 
 
@@ -73,24 +74,24 @@ class Loss:
         return Loss(self.terms + other.terms)
 
     def __call__(self, code: Mapping[str, NDArray]) -> NDArray:
-        """(B,) loss of the layers' codes, each (B, C, M, N)."""
+        """Return the loss (B,) of the codes of all layers, each (B, C, M, N)."""
         total = self.terms[0](code[self.terms[0].layer])
         for term in self.terms[1:]:
             total = total + term(code[term.layer])
         return total
 
     def times(self, factor: float) -> Loss:
-        """The loss multiplied by a number."""
+        """Return the loss multiplied by a factor."""
         return Loss(tuple(replace(term, weight=term.weight * factor) for term in self.terms))
 
     def take(self, pictures: Sequence[int]) -> Loss:
-        """The loss of some of the batch's pictures."""
+        """Return the loss of some pictures of the batch."""
         chosen = mx.nd.array(list(pictures), ctx=self.terms[0].target.context)
         return Loss(tuple(replace(term, target=term.target.take(chosen)) for term in self.terms))
 
     @property
     def pictures(self) -> int:
-        """How many pictures the targets are for (B)."""
+        """The number of pictures B for which there are targets."""
         return int(self.terms[0].target.shape[0])
 
 
@@ -99,12 +100,12 @@ def _itself(code: NDArray) -> NDArray:
 
 
 def code(layer: str, target: NDArray, weight: float) -> Loss:
-    """``weight * ||F - T||^2`` (Eq. 1 and 4) for targets (B, C, M, N)."""
+    """Return the loss ``weight * ||F - T||^2`` (Eq. 1 and 4) for targets (B, C, M, N)."""
     return Loss((Term(layer, _itself, target, weight),))
 
 
 def all_codes(targets: Mapping[str, NDArray], weight: float) -> Loss:
-    """:func:`code` summed over layers, for a target (B, C, M, N) of each."""
+    """Return the sum of :func:`code` over layers, for one target (B, C, M, N) per layer."""
     terms = [code(layer, target, weight).terms[0] for layer, target in targets.items()]
     return Loss(tuple(terms))
 
@@ -112,25 +113,25 @@ def all_codes(targets: Mapping[str, NDArray], weight: float) -> Loss:
 def purposeful(
     content: Mapping[str, NDArray], style: Mapping[str, NDArray], scheme: Transfer
 ) -> Loss:
-    """``alpha ||F - P||^2 + beta ||F I - S I||^2`` (Eq. 5, PMCI).
+    """Return the loss ``alpha ||F - P||^2 + beta ||F I - S I||^2`` (Eq. 5, PMCI).
 
-    P is the content picture's code at the content layer, S I are the sums of the style picture's
-    feature maps, added up over the style layers.
+    P is the code of the content picture at the content layer. S I are the sums of the feature maps
+    of the style picture; the second term is summed over the style layers.
 
     Parameters
     ----------
     content, style
         Codes (1, C, M, N) of both pictures; those of the style picture may have another size.
     scheme
-        Layers, alpha, beta, and by what each term is divided.
+        Layers, alpha, beta, and the weighting of each term.
     """
     return _transfer(content, style, scheme, codes.energy, energy)
 
 
 def gatys(content: Mapping[str, NDArray], style: Mapping[str, NDArray], scheme: Transfer) -> Loss:
-    """``alpha ||F - P||^2 + beta ||F F^T - S S^T||^2`` (Gatys et al. 2016).
+    """Return the loss ``alpha ||F - P||^2 + beta ||F F^T - S S^T||^2`` (Gatys et al. 2016).
 
-    The parameters are those of :func:`purposeful`; Gram matrices take the place of the sums.
+    The parameters are those of :func:`purposeful`; Gram matrices replace the sums.
     """
     return _transfer(content, style, scheme, codes.gram, gram)
 
@@ -146,7 +147,7 @@ def _transfer(
     loss = code(scheme.content_layer, kept, scheme.alpha * scheme.content(*extent(kept)))
     for layer in scheme.style_layers:
         channels, positions = extent(content[layer])
-        # Sums over a style picture of its own size are brought to the content's positions.
+        # Rescale sums over a style picture of another size to the positions of the content.
         ratio = positions / extent(style[layer])[1]
         weight = scheme.beta * scheme.style(channels, positions)
         loss = loss + term(layer, statistic(style[layer]) * ratio, weight)
@@ -154,15 +155,15 @@ def _transfer(
 
 
 def extent(values: NDArray) -> Tuple[int, int]:
-    """Feature maps and positions of a code (B, C, M, N)."""
+    """Return the number of feature maps and of positions of a code (B, C, M, N)."""
     return int(values.shape[1]), int(values.shape[2] * values.shape[3])
 
 
 def energy(layer: str, target: NDArray, weight: float) -> Loss:
-    """``weight * ||F I - T||^2``, the style term of Eq. 5, for sums of feature maps (B, C)."""
+    """Return ``weight * ||F I - T||^2``, the style term of Eq. 5, for target sums (B, C)."""
     return Loss((Term(layer, codes.energy, target, weight),))
 
 
 def gram(layer: str, target: NDArray, weight: float) -> Loss:
-    """``weight * ||F F^T - T||^2``, Gatys' style term, for Gram matrices (B, C, C)."""
+    """Return ``weight * ||F F^T - T||^2``, the style term of Gatys et al., for T (B, C, C)."""
     return Loss((Term(layer, codes.gram, target, weight),))

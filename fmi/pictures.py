@@ -1,8 +1,8 @@
-"""Pictures: read, resize, to and from the network's arrays, denoise, save.
+"""Pictures: read, resize, convert to and from the arrays of the network, denoise, save.
 
-Three forms appear: ``(H, W, 3)`` uint8 RGB as read; ``(1, 3, H, W)`` float32 with a mean colour
-subtracted, which the network takes; ``(H, W, 3)`` float32 RGB on the 0-255 scale, which an
-inversion returns.
+Three kinds of arrays are used: ``(H, W, 3)`` uint8 RGB, as read; ``(1, 3, H, W)`` float32 with a
+mean colour subtracted, the input of the network; and ``(H, W, 3)`` float32 RGB on the 0-255 scale,
+the result of an inversion.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from fmi.errors import InputError, unknown
 log = logging.getLogger(__name__)
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".gif", ".bmp")
-# No others: PIL hands some formats to further programs.
+# Other formats are excluded because PIL runs external programs for some of them.
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "GIF", "BMP", "PPM")
-PIXELS = 1 << 26  # more take too much memory; a file of a few bytes can tell any number
+PIXELS = 1 << 26  # limits the memory, since the header of a small file can claim any size
 
 
-SKIMAGE = {  # pictures in scikit-image's wheel, free to use: file and credit
+SKIMAGE = {  # free pictures in the wheel of scikit-image: file name and credit
     "astronaut": ("astronaut.png", "NASA, public domain"),
     "coffee": ("coffee.png", "Rachel Michetti, CC0"),
     "chelsea": ("chelsea.png", "Stefan van der Walt, CC0"),
@@ -52,9 +52,9 @@ class Picture:
     pixels
         (H, W, 3) uint8 RGB.
     name
-        The file's name without folder and suffix, or ``"array"``.
+        Name of the file without folder and suffix, or ``"array"`` or ``"image"``.
     sha256
-        Digest of the file; of size and pixels where there is no file.
+        Digest of the file, or of shape and pixels if there is no file.
     """
 
     pixels: np.ndarray
@@ -62,7 +62,7 @@ class Picture:
     sha256: str
 
     def describe(self) -> Dict[str, object]:
-        """What identifies the picture, for an inversion's settings."""
+        """Return what identifies the picture, for the record of an inversion."""
         height, width = self.pixels.shape[:2]
         return {"name": self.name, "width": width, "height": height, "sha256": self.sha256}
 
@@ -71,16 +71,17 @@ Source = Union[str, Path, Image.Image, np.ndarray, Picture]
 
 
 def read(source: Source) -> Picture:
-    """A picture from a path, a PIL image, or an (H, W, 3) uint8 RGB array.
+    """Read a picture from a path, a PIL image, or an (H, W, 3) uint8 RGB array.
 
-    Of a file the first frame is taken, upright (EXIF), its colours brought to sRGB (ICC) and
-    laid over white where it is transparent; 16 bits become 8.
+    The first frame of a file is used. It is rotated as its EXIF data require, its colours are
+    converted to sRGB with its ICC profile, transparent pixels are blended with white, and 16 bits
+    are reduced to 8.
 
     Raises
     ------
     InputError
-        If the file is missing, is no picture or a damaged one, has more than :data:`PIXELS`, or
-        the array has another shape or type.
+        If the file is missing, damaged or not a picture, if there are more than :data:`PIXELS`
+        pixels, or if an array has an unsupported shape or type.
     """
     if isinstance(source, Picture):
         return source
@@ -90,26 +91,26 @@ def read(source: Source) -> Picture:
         return _from_pixels(_decoded(source, "the image"), "image")
     if not isinstance(source, (str, os.PathLike)):
         raise InputError(
-            f"a picture should be a path, a PIL image or an array, not {type(source).__name__}"
+            f"a picture must be a path, a PIL image or an array, not {type(source).__name__}"
         )
     path = Path(source)
     if path.exists() and not path.is_file():
         raise InputError(f"picture {path} is not a file")
     try:
         data = path.read_bytes()
-    except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the name
         raise InputError(
             f"picture {path} cannot be read: {getattr(error, 'strerror', error)}"
         ) from None
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # PIL's on large and odd files; what matters is raised
+        warnings.simplefilter("ignore")  # PIL warns about unusual files; real problems are raised
         try:
-            Image.init()  # Image.open loads no plugin for the formats that it is given
-            formats = [name for name in FORMATS if name in Image.OPEN]  # PIL may be without WebP
+            Image.init()  # Image.open does not load the plugins of explicitly given formats
+            formats = [name for name in FORMATS if name in Image.OPEN]  # PIL may lack WebP
             image = Image.open(io.BytesIO(data), formats=formats)
         except UnidentifiedImageError:
             raise InputError(
-                f"{path} is no picture that can be read: none of {', '.join(FORMATS)}"
+                f"{path} cannot be read as a picture; supported formats: {', '.join(FORMATS)}"
             ) from None
         except Exception as error:  # PIL raises nearly anything on a damaged file
             raise InputError(_damaged(path, error)) from None
@@ -119,7 +120,7 @@ def read(source: Source) -> Picture:
 
 
 def _array_pixels(array: np.ndarray) -> np.ndarray:
-    """An array's pixels as (H, W, 3), grey and transparent ones as those of files are taken."""
+    """Return the pixels of an array as (H, W, 3); grey and RGBA are converted as for files."""
     shape = array.shape
     if array.dtype != np.uint8 or not array.size or len(shape) not in (2, 3):
         shape = ()
@@ -130,8 +131,8 @@ def _array_pixels(array: np.ndarray) -> np.ndarray:
     if len(shape) == 2 or (len(shape) == 3 and shape[2] == 4):
         return _decoded(Image.fromarray(array), "the array")
     raise InputError(
-        "a picture as an array should be uint8 of shape (H, W, 3) RGB, (H, W) grey or (H, W, 4)"
-        f" RGBA, not {array.shape} {array.dtype}"
+        "a picture array must be uint8 of shape (H, W, 3) RGB, (H, W) grey or (H, W, 4) RGBA,"
+        f" not {array.shape} {array.dtype}"
     )
 
 
@@ -141,16 +142,16 @@ def _from_pixels(pixels: np.ndarray, name: str) -> Picture:
 
 def _damaged(name: object, error: Exception) -> str:
     lines = str(error).strip().splitlines() or [""]
-    return f"{name} is no picture that can be read: {type(error).__name__}: {lines[0][:200]}"
+    return f"{name} cannot be read as a picture: {type(error).__name__}: {lines[0][:200]}"
 
 
 def _decoded(image: Image.Image, name: object) -> np.ndarray:
-    """The first frame as (H, W, 3) uint8 sRGB; whatever goes wrong is an InputError."""
+    """Return the first frame as (H, W, 3) uint8 sRGB; any failure raises an InputError."""
     width, height = image.size
     if width * height > PIXELS:
         raise InputError(
-            f"{name} has {width} x {height} pixels, more than {PIXELS / 1e6:.0f} million; make it"
-            " smaller"
+            f"{name} has {width} x {height} pixels, more than {PIXELS / 1e6:.0f} million; reduce"
+            " its size"
         )
     if width * height == 0:
         raise InputError(f"{name} has no pixels")
@@ -182,15 +183,15 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 
 def _eight_bit_grey(image: Image.Image) -> Image.Image:
-    """PIL's own conversion clips what is above 255; here 65535 becomes white."""
+    """Map 65535 to white; the conversion of PIL clips values above 255."""
     values = np.asarray(image)
     if image.mode == "F" or values.min() < 0 or values.max() > 65535:
-        raise InputError("has grey values of no known range; save it with 8 or 16 bits")
+        raise InputError("has grey values in an unknown range; save it with 8 or 16 bits")
     return Image.fromarray((values / 257.0 + 0.5).astype(np.uint8))
 
 
 def _srgb(image: Image.Image, profile: Optional[bytes]) -> Image.Image:
-    """Colours as the ICC profile means them; as they are if it says sRGB or cannot be used."""
+    """Convert colours to sRGB with the ICC profile, unless it is sRGB or cannot be used."""
     if not profile:
         return image
     from PIL import ImageCms
@@ -203,26 +204,26 @@ def _srgb(image: Image.Image, profile: Optional[bytes]) -> Image.Image:
             image, given, ImageCms.createProfile("sRGB"), outputMode="RGB"
         )
     except (ImageCms.PyCMSError, OSError, ValueError, TypeError) as error:
-        log.warning("a picture's ICC profile cannot be used (%s), it is left out", error)
+        log.warning("the ICC profile of a picture cannot be used and is ignored (%s)", error)
         return image
     return image if done is None else done
 
 
 def find(name: str, folders: Sequence[Union[str, Path]]) -> Path:
-    """The file of a picture: a path as it is, or a name looked up in folders.
+    """Find the file of a picture, given its path or its name.
 
     Parameters
     ----------
     name
-        A path; or a file's name without its suffix, ``-`` and ``_`` counting as the same; or
-        ``skimage:coffee`` for a picture of :data:`SKIMAGE`.
+        A path; or the name of a file without its suffix, where ``-`` and ``_`` are equivalent; or
+        a name such as ``skimage:coffee`` for a picture of :data:`SKIMAGE`.
     folders
-        Where to look, in this order.
+        Folders in which to look for a name, in this order.
 
     Raises
     ------
     InputError
-        If there is no such file.
+        If the file does not exist.
     """
     if name.startswith("skimage:"):
         return _skimage(name[len("skimage:") :])
@@ -236,8 +237,8 @@ def find(name: str, folders: Sequence[Union[str, Path]]) -> Path:
                 return file
     places = ", ".join(str(folder) for folder in folders) or "no folder"
     raise InputError(
-        f"picture {name!r} was not found in {places}; name a folder with PICTURES=dir or"
-        " FMI_PICTURES, or give the picture's own path"
+        f"picture {name!r} was not found in {places}; set the folder with PICTURES=dir or"
+        " FMI_PICTURES, or give the path of the picture"
     )
 
 
@@ -255,13 +256,13 @@ def _key(name: str) -> str:
 
 
 def fitted(pixels: np.ndarray, long_edge: int) -> Tuple[int, int]:
-    """Height and width with the longer side at `long_edge`, truncated as in the 2016 code."""
+    """Return height and width for a longer side of `long_edge`, truncated as in the 2016 code."""
     factor = float(long_edge) / max(pixels.shape[:2])
     height, width = (int(side * factor) for side in pixels.shape[:2])
     if min(height, width) < 1:
         raise InputError(
-            f"a picture of {pixels.shape[1]} x {pixels.shape[0]} pixels vanishes at a long edge"
-            f" of {long_edge}; use a larger one"
+            f"a picture of {pixels.shape[1]} x {pixels.shape[0]} pixels cannot be resized to"
+            f" long_edge={long_edge}: its short side would be 0; increase long_edge"
         )
     return height, width
 
@@ -274,20 +275,20 @@ def to_network(
     mode: str,
     anti_aliasing: bool,
 ) -> np.ndarray:
-    """Resize and bring to what the network takes (2016 code: Preprocess*Image in utils.py).
+    """Resize a picture and convert it to network input (2016 code: Preprocess*Image in utils.py).
 
     Parameters
     ----------
     pixels
         (H, W, 3) uint8 RGB.
     size
-        Height and width wanted.
+        Height and width of the result.
     scale
-        What white becomes: 256 for the 2016 code's content pictures, else 255.
+        Value of white: 256 for the content pictures of the 2016 code, else 255.
     mean
         RGB colour on the 0-255 scale to subtract.
     mode, anti_aliasing
-        As in ``skimage.transform.resize``; the interpolation is bilinear.
+        Arguments of ``skimage.transform.resize``; the interpolation is bilinear.
 
     Returns
     -------
@@ -301,15 +302,15 @@ def to_network(
 
 
 def first_picture(init: Any, size: Tuple[int, int]) -> np.ndarray:
-    """The picture that a descent begins with, from what a person hands over.
+    """Return the initial picture of a descent, given the argument `init`.
 
     Parameters
     ----------
     init
-        A picture as :func:`read` takes it; or numbers (H, W, 3) RGB or (H, W) grey on the 0-255
-        scale, which may lie outside of it.
+        A picture as for :func:`read`; or an array of numbers, (H, W, 3) RGB or (H, W) grey, on the
+        0-255 scale, whose values may lie outside of this range.
     size
-        Height and width of the result; another size is resized, with a note in the log.
+        Height and width of the result. Pictures of another size are resized, which is logged.
 
     Returns
     -------
@@ -319,14 +320,14 @@ def first_picture(init: Any, size: Tuple[int, int]) -> np.ndarray:
     Raises
     ------
     InputError
-        If it is no picture, or holds values that are not finite.
+        If `init` is not a picture, or contains values that are not finite.
     """
     if isinstance(init, np.ndarray) and init.dtype != np.uint8:
         numbers = init.dtype.kind in "fiu" and init.size
         right = init.ndim == 2 or (init.ndim == 3 and init.shape[2] == 3)
         if not (numbers and right) or not np.isfinite(init).all():
             raise InputError(
-                "init as an array should hold finite numbers of shape (H, W, 3) or (H, W), not"
+                "an init array must contain finite numbers and have shape (H, W, 3) or (H, W), not"
                 f" {init.shape} {init.dtype}"
             )
         values = init.astype(np.float32)
@@ -337,36 +338,36 @@ def first_picture(init: Any, size: Tuple[int, int]) -> np.ndarray:
         return values
     from skimage.transform import resize  # slow to import
 
-    log.info("init is resized from %d x %d to %d x %d pixels", *values.shape[1::-1], *size[::-1])
+    log.info("resizing init from %d x %d to %d x %d pixels", *values.shape[1::-1], *size[::-1])
     resized = resize(values, size, order=1, mode="edge", anti_aliasing=True, preserve_range=True)
     return np.asarray(resized, dtype=np.float32)
 
 
 def from_rgb(array: np.ndarray, mean: Sequence[float]) -> np.ndarray:
-    """(H, W, 3) RGB on the 0-255 scale to the network's (1, 3, H, W), mean subtracted."""
+    """Convert (H, W, 3) RGB on the 0-255 scale to network input (1, 3, H, W)."""
     centred = np.asarray(array, dtype=np.float64) - np.asarray(mean)
     return np.ascontiguousarray(centred.transpose(2, 0, 1)[None], dtype=np.float32)
 
 
 def to_rgb(array: np.ndarray, mean: Sequence[float]) -> np.ndarray:
-    """One picture (3, H, W) of the network's to (H, W, 3) float32 RGB on the 0-255 scale."""
+    """Convert one picture (3, H, W) of a batch to (H, W, 3) float32 RGB on the 0-255 scale."""
     return np.asarray(array.transpose(1, 2, 0) + np.asarray(mean), dtype=np.float32)
 
 
 def eight_bits(array: np.ndarray) -> np.ndarray:
-    """Clip to 0-255 and truncate, not round, as the 2016 code's PostprocessImage does."""
+    """Clip to 0-255 and truncate to integers, as PostprocessImage of the 2016 code does."""
     return np.clip(array, 0, 255).astype(np.uint8)
 
 
 def denoised(pixels: np.ndarray, weight: float) -> np.ndarray:
-    """Total variation denoising (Chambolle) channel by channel, as the 2016 code's SaveImage.
+    """Apply total variation denoising (Chambolle), as SaveImage of the 2016 code does.
 
     Parameters
     ----------
     pixels
         (H, W, 3) uint8.
     weight
-        Strength on the 0-1 scale; 0 leaves the picture as it is.
+        Weight for pictures on the 0-1 scale; 0 disables denoising.
     """
     if weight == 0:
         return pixels
@@ -379,7 +380,7 @@ def denoised(pixels: np.ndarray, weight: float) -> np.ndarray:
 def save_png(
     path: Union[str, Path], pixels: np.ndarray, text: Optional[Dict[str, str]] = None
 ) -> None:
-    """Write a PNG whole or not at all, with text chunks.
+    """Write a PNG with text chunks; an incomplete file is never left behind.
 
     Raises
     ------

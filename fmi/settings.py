@@ -1,8 +1,8 @@
-"""Every value that shapes a picture, in presets with the source of each value beside it.
+"""Presets of all values that affect a picture, with the source of each value.
 
-``CODE`` repeats the authors' published code of 2016 (github.com/xzqjack/FeatureMapInversion),
-whose figures are the published ones; ``PAPER`` follows the text of arXiv 1608.04170. Where the
-text is silent, PAPER inherits from CODE. ``FAST`` has CODE's objective and a quicker descent.
+``CODE`` reproduces the authors' published code of 2016 (github.com/xzqjack/FeatureMapInversion),
+which drew the published figures. ``PAPER`` follows the text of arXiv 1608.04170; values that the
+text does not specify are those of CODE. ``FAST`` has the objective of CODE and a faster descent.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from fmi.errors import InputError, unknown
 
 @dataclass(frozen=True)
 class Weighting:
-    """The number in front of a squared difference: ``factor / (C**channels * (MN)**positions)``.
+    """The weight of a squared difference: ``factor / (C**channels * (MN)**positions)``.
 
     C is the number of feature maps of the layer, MN the number of positions of each.
     """
@@ -29,13 +29,13 @@ class Weighting:
     positions: int = 0
 
     def __call__(self, channels: int, positions: int) -> float:
-        """The weight for a layer of `channels` feature maps with `positions` positions each."""
+        """Return the weight for a layer of `channels` feature maps with `positions` positions."""
         return self.factor / (channels**self.channels * float(positions) ** self.positions)
 
 
 @dataclass(frozen=True)
 class Transfer:
-    """Style transfer: Eq. 5, or Gatys' loss as its baseline.
+    """Settings of style transfer: Eq. 5, or the loss of Gatys et al. as its baseline.
 
     The loss is ``alpha * content(C, MN) * ||F - P||^2`` at `content_layer` plus
     ``beta * style(C, MN) * ||S - T||^2`` summed over `style_layers`, where S and T are the sums
@@ -52,7 +52,7 @@ class Transfer:
 
     @property
     def layers(self) -> Tuple[str, ...]:
-        """All layers that it needs."""
+        """All layers that are needed."""
         return (self.content_layer, *self.style_layers)
 
 
@@ -65,42 +65,42 @@ class Settings:
     long_edge: int  # a picture is resized so that its longer side has this many pixels
     resize_mode: str  # skimage.transform.resize's `mode`
     anti_aliasing: bool
-    content_scale: float  # what white becomes
-    style_scale: float
-    style_size: str  # "content": warped to the content's size; "own": its own shape kept
-    shares: str  # Eq. 3's v: "normal" or "simplex"
-    code_weight: float  # in front of ||F - T||^2
+    content_scale: float  # value of white in the content picture
+    style_scale: float  # value of white in the style picture
+    style_size: str  # "content": warped to the size of the content; "own": aspect ratio kept
+    shares: str  # distribution of v in Eq. 3: "normal" or "simplex"
+    code_weight: float  # factor of ||F - T||^2
     purposeful: Transfer
     gatys: Transfer
-    steps: int  # at most
-    stop: float  # relative change of the picture in a step below which it is done; 0: never
+    steps: int  # maximum number
+    stop: float  # stop when the relative change of the picture in a step is below; 0: never
     learning_rate: float
     momentum: float
-    last_momentum: float  # it goes from the one to the other in a line, over all steps
-    gradient: str  # "clip": each element clipped to +-clip; "scale": all brought to one size
-    clip: float  # that, or the root mean square of the scaled gradient
-    schedule: str  # "steps": the rate falls in steps; "cosine": like half a wave, to 0 at the end
-    decay: float  # in steps: the learning rate is multiplied by this ...
-    decay_every: int  # ... every so many steps
-    weight_decay: float  # on the picture, as a difference from the mean colour
-    start: float  # the first picture is uniform in +-start around the mean colour
+    last_momentum: float  # the momentum changes linearly to this value over all steps
+    gradient: str  # "clip": each element is clipped to +-clip; "scale": scaled to one size
+    clip: float  # the limit, or the root mean square of the scaled gradient
+    schedule: str  # "steps": stepwise decay; "cosine": half a cosine wave that ends at 0
+    decay: float  # for "steps", the factor of the learning rate ...
+    decay_every: int  # ... and the number of steps between decays
+    weight_decay: float  # applied to the difference of the picture from the mean colour
+    start: float  # the initial picture is uniform in +-start around the mean colour
     denoise: float  # weight of total variation denoising (Chambolle) when saving; 0: none
-    batch: int  # pictures descended at once; 0: as many as fit in half of the free memory
+    batch: int  # pictures per batch; 0: as many as fit into half of the free memory
 
 
 STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")  # paper, section 3.3
 
-# The source of every value is the 2016 code (file: function or argument) unless said otherwise.
+# The source of every value is the 2016 code (file: function or argument) unless noted otherwise.
 CODE = Settings(
     preset="code",
     pool="avg",  # model_vgg19_*.py: pool_type="avg", 2x2/2, size rounded down
     long_edge=512,  # vis_invert.py: --max-long-edge; small pictures are enlarged
-    resize_mode="constant",  # utils.py: skimage.transform.resize's defaults of 2016 ...
-    anti_aliasing=False,  # ... bilinear, zeros outside, no smoothing before
+    resize_mode="constant",  # utils.py: the defaults of skimage.transform.resize in 2016 ...
+    anti_aliasing=False,  # ... bilinear, zero padding, no smoothing
     content_scale=256.0,  # utils.py: PreprocessContentImage
     style_scale=255.0,  # utils.py: PreprocessStyleImage
     style_size="content",  # utils.py: PreprocessStyleImage; also the caption of Fig. 5
-    shares="normal",  # utils.py: ModifyCode, normal(3, 1e3) over its own sum
+    shares="normal",  # utils.py: ModifyCode, normal(3, 1e3) divided by its sum
     code_weight=0.5,  # vis_invert.py: the gradient is F - T
     purposeful=Transfer(
         content_layer="relu2_2",  # model_vgg19_style.py; paper, section 3.3
@@ -124,7 +124,7 @@ CODE = Settings(
     stop=0.005,  # vis_invert.py: --stop-eps
     learning_rate=0.1,  # vis_invert.py: --lr
     momentum=0.9,  # vis_invert.py: mx.optimizer.SGD
-    last_momentum=0.9,  # the same all the time
+    last_momentum=0.9,  # constant momentum
     gradient="clip",
     clip=10.0,
     schedule="steps",
@@ -133,16 +133,16 @@ CODE = Settings(
     weight_decay=5e-4,
     start=0.1,  # vis_invert.py: mx.rnd.uniform
     denoise=0.2,  # vis_invert.py: --remove-noise
-    batch=0,  # not in the 2016 code, which descends one picture at a time
+    batch=0,  # not in the 2016 code, which computes one picture at a time
 )
 
-# Only what the paper's text says otherwise.
+# Only values that differ in the text of the paper.
 PAPER = replace(
     CODE,
     preset="paper",
-    resize_mode="reflect",  # silent; zeros outside would darken the rim once smoothed
-    anti_aliasing=True,  # silent; the sound choice
-    content_scale=255.0,  # silent; VGG's own
+    resize_mode="reflect",  # not specified; zero padding with smoothing would darken the border
+    anti_aliasing=True,  # not specified; avoids aliasing
+    content_scale=255.0,  # not specified; as in the training of VGG
     style_size="own",  # Eq. 5: M^s N^s differs from M^c N^c
     shares="simplex",  # section 2.2: v_c >= 0, sum 1
     code_weight=1.0,  # Eq. 1 and 4
@@ -160,22 +160,22 @@ PAPER = replace(
     ),
 )
 
-# CODE's objective, reached sooner. Measured on Fig. 3's panels of the Golden Gate Bridge, filters
-# 0-4 of relu1_2, relu2_2 and relu3_2 of VGG-19, at 512 pixels in bfloat16; CODE needs 112 to 194
-# steps there (python -m experiments.presets).
+# The objective of CODE in fewer steps. Measured on the panels of Fig. 3 for the Golden Gate Bridge,
+# filters 0-4 of relu1_2, relu2_2 and relu3_2 of VGG-19, at 512 pixels in bfloat16, where CODE needs
+# 112 to 194 steps (python -m experiments.presets).
 FAST = replace(
     CODE,
     preset="fast",
-    steps=54,  # measured: 52 miss CODE's loss on two panels, by .02 and .06 %
-    stop=0.0,  # the schedule ends it
-    learning_rate=3.0,  # measured: 2 ends up to .1 % higher at relu2_2
+    steps=54,  # measured: 52 miss the loss of CODE on two panels, by .02 and .06 %
+    stop=0.0,  # the schedule determines the end
+    learning_rate=3.0,  # measured: with 2, the loss is up to .1 % higher at relu2_2
     momentum=0.85,
-    last_momentum=0.6,  # measured: .75 all the time ends up to .1 % higher, .75 to .9 up to .6 %
-    gradient="scale",  # measured: signs (which clipping amounts to) end .3 to 1.4 % higher
-    schedule="cosine",  # measured: a little sooner at relu1_2 than a line
+    last_momentum=0.6,  # measured: constant .75 is up to .1 % higher, .75 to .9 up to .6 %
+    gradient="scale",  # measured: signs (the effect of clipping) are .3 to 1.4 % higher
+    schedule="cosine",  # measured: slightly faster at relu1_2 than linear decay
 )
 
-DEFAULT = "code"  # where the activations are as large as those of Caffe's VGG
+DEFAULT = "code"  # for networks whose activations are as large as those of Caffe's VGG
 PRESETS = {"code": CODE, "paper": PAPER, "fast": FAST}
 
 CHOICES = {
@@ -191,12 +191,12 @@ POSITIVE = ("learning_rate", "clip", "content_scale", "style_scale", "decay")
 
 
 def preset(settings: Union[str, Settings]) -> Settings:
-    """A preset by its name, or the settings themselves.
+    """Return a preset by its name; :class:`Settings` are returned as is.
 
     Raises
     ------
     InputError
-        If there is no such preset.
+        If the preset does not exist.
     """
     if isinstance(settings, Settings):
         return settings
@@ -208,22 +208,22 @@ def preset(settings: Union[str, Settings]) -> Settings:
 def override(
     settings: Settings, values: Mapping[str, Any], section: Optional[str] = None
 ) -> Settings:
-    """`settings` with single values replaced, each brought to its field's type and checked.
+    """Replace single values of `settings`, after converting them to the type of their field.
 
     Parameters
     ----------
     settings
-        Where the other values come from.
+        Settings with the other values.
     values
-        Field name to value; text, as a command line gives it, is read as the field's type.
+        Values by field name. Text, as from the command line, is converted.
     section
-        ``"purposeful"`` or ``"gatys"``: the fields of that :class:`Transfer` may be named too,
-        and its weight decay becomes that of the descent.
+        ``"purposeful"`` or ``"gatys"``, to accept the fields of this :class:`Transfer` too. Its
+        weight decay is used for the descent.
 
     Raises
     ------
     InputError
-        For an unknown field or a value that does not fit it.
+        If a field is unknown or a value is not valid.
     """
     transfer = getattr(settings, section) if section else None
     for name, value in values.items():
@@ -240,18 +240,18 @@ def override(
 
 
 def field_names(cls: type) -> Tuple[str, ...]:
-    """Names of a dataclass' fields in their order."""
+    """Return the names of the fields of a dataclass, in order."""
     return tuple(field.name for field in dataclasses.fields(cls))
 
 
 def overridable(cls: type = Settings) -> Tuple[str, ...]:
-    """Names of the fields that hold a single value and may be given as keywords."""
+    """Return the names of the fields with a single value, which can be keywords."""
     nested = ("preset", "purposeful", "gatys", "content", "style")
     return tuple(name for name in field_names(cls) if name not in nested)
 
 
 def _fit(name: str, value: Any, like: Any) -> Any:
-    """`value` as the type of `like`, checked against what `name` may be."""
+    """Convert `value` to the type of `like`, and check that it is valid for `name`."""
     try:
         if isinstance(like, bool):
             fitted: Any = _boolean(value)
@@ -262,20 +262,20 @@ def _fit(name: str, value: Any, like: Any) -> Any:
         else:
             fitted = type(like)(value)
     except (TypeError, ValueError):
-        raise InputError(f"{name}={value!r} should be a {_kind(like)}, such as {like!r}") from None
+        raise InputError(f"{name}={value!r} must be a {_kind(like)}, such as {like!r}") from None
     if name in CHOICES and fitted not in CHOICES[name]:
         raise unknown(name, fitted, CHOICES[name])
     if name in AT_LEAST_ONE and fitted < 1:
-        raise InputError(f"{name}={value!r} should be at least 1")
+        raise InputError(f"{name}={value!r} must be at least 1")
     if isinstance(fitted, (int, float)) and not 0 <= fitted < float("inf"):
-        raise InputError(f"{name}={value!r} should be a number from 0 upwards")
+        raise InputError(f"{name}={value!r} must be a finite number that is not negative")
     if name in POSITIVE and fitted == 0:
-        raise InputError(f"{name}={value!r} should be above 0")
+        raise InputError(f"{name}={value!r} must be positive")
     return fitted
 
 
 def _kind(like: Any) -> str:
-    kinds = {bool: "yes or no", int: "whole number", float: "number", tuple: "list of layers"}
+    kinds = {bool: "truth value", int: "whole number", float: "number", tuple: "list of layers"}
     return kinds.get(type(like), "word")
 
 
@@ -287,24 +287,24 @@ def _boolean(value: Any) -> bool:
 
 
 def as_dict(settings: Settings, section: Optional[str] = None) -> Dict[str, Any]:
-    """The settings as plain data, without the style transfer that is not `section`."""
+    """Return the settings as plain data, with style transfer only if it is `section`."""
     values = dataclasses.asdict(settings)
     transfer = {name: values.pop(name) for name in ("purposeful", "gatys")}
     return {**values, **(transfer[section] if section else {})}
 
 
 def read_yaml(path: Union[str, Path]) -> Dict[str, Any]:
-    """A YAML file's mapping.
+    """Read a mapping from a YAML file.
 
     Raises
     ------
     InputError
-        If the file is missing, is no YAML, or holds something other than a mapping.
+        If the file is missing, is not valid YAML, or does not contain a mapping.
     """
     try:
         content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise InputError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
-        raise InputError(f"{path} should hold 'key: value' lines")
+        raise InputError(f"{path} must contain a mapping of 'key: value' lines")
     return content

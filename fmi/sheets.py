@@ -1,4 +1,4 @@
-"""Sheets of panels with matplotlib, as PNG and PDF."""
+"""Sheets of panels, drawn with matplotlib as PNG and PDF."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class Block:
     Attributes
     ----------
     panels
-        Rows of (H, W, 3) uint8 pictures; ``None`` stays empty.
+        Rows of (H, W, 3) uint8 pictures; ``None`` leaves a panel empty.
     rows, columns
-        Their titles; empty for none.
+        Titles of rows and columns, or empty.
     caption
-        Text under the block.
+        Text below the block.
     """
 
     panels: Sequence[Sequence[Optional[np.ndarray]]]
@@ -39,12 +39,12 @@ class Block:
 
 
 def sheet(blocks: Sequence[Block], note: str = "") -> Figure:
-    """One figure with the blocks below each other.
+    """Draw a figure with the blocks below each other.
 
     Parameters
     ----------
     blocks
-        At least one.
+        One or more blocks.
     note
         Small text in the bottom right corner.
     """
@@ -95,7 +95,7 @@ def sheet(blocks: Sequence[Block], note: str = "") -> Figure:
 
 
 def _heights(block: Block) -> List[float]:
-    """Height in inches of each row, all panels being equally wide."""
+    """Return the height of each row in inches, for panels of equal width."""
     rows = []
     for row in block.panels:
         shapes = [panel.shape for panel in row if panel is not None]
@@ -110,14 +110,14 @@ def _draw(axes, panel: np.ndarray) -> None:  # type: ignore[no-untyped-def]
 
 
 def tiles(maps: np.ndarray, side: int = 4) -> np.ndarray:
-    """Feature maps side by side in false colours, black for 0 and white for the largest value.
+    """Arrange feature maps as tiles in false colours, from black for 0 to white for the maximum.
 
     Parameters
     ----------
     maps
-        (C, M, N), not negative.
+        (C, M, N) without negative values.
     side
-        Pixels a side of each position.
+        Side length of each position in pixels.
 
     Returns
     -------
@@ -137,13 +137,13 @@ def tiles(maps: np.ndarray, side: int = 4) -> np.ndarray:
 
 
 def warped(pixels: np.ndarray, size: Tuple[int, int]) -> np.ndarray:
-    """A style picture at the content's height and width, as the published Fig. 5 shows it."""
+    """Resize a style picture to the size of the content, as in the published Fig. 5."""
     image = Image.fromarray(pixels).resize((size[1], size[0]), Image.Resampling.LANCZOS)
     return np.asarray(image)
 
 
 def save(figure: Figure, stem: Path) -> Tuple[Path, Path]:
-    """Write ``stem.png`` and ``stem.pdf``, without dates, so that equal figures are equal files."""
+    """Write ``stem.png`` and ``stem.pdf`` without dates, so that equal figures give equal files."""
     png, pdf = stem.with_suffix(".png"), stem.with_suffix(".pdf")
     files.write_whole(
         png, lambda beside: figure.savefig(beside, format="png", metadata={"Software": None})

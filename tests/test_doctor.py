@@ -85,7 +85,7 @@ def test_the_text_has_a_line_for_everything(pretend):
         "cuda       1 of 2 libraries",
         "           libcudnn.so.8: 8.9.6.50, /x/libcudnn.so.8",
         "           libnccl.so.2: missing",
-        "gpu(0)     NVIDIA A10, compute capability 8.6, 25.8 GB: served by mxnet-cu112, works",
+        "gpu(0)     NVIDIA A10, compute capability 8.6, 25.8 GB: supported by mxnet-cu112, works",
         "device     gpu(0)",
     ]:
         assert line in lines
@@ -101,17 +101,16 @@ def test_pictures_and_weights_that_are_missing_come_with_the_command(
     report = pretend()
     assert {entry["state"] for entry in report["weights"] + report["pictures"]} == {"missing"}
     advice = about(report, "fetch")
-    assert advice[0].startswith("VGG-19's weights are not here: fmi weights fetch vgg19")
-    assert advice[1].startswith("the paper's pictures are not here: fmi pictures fetch golden_gate")
+    assert "VGG-19" in advice[0] and "missing: fmi weights fetch vgg19" in advice[0]
+    assert "pictures" in advice[1] and "missing: fmi pictures fetch golden_gate" in advice[1]
     (tmp_path / "vgg19.params").write_bytes(b"something else")
     (tmp_path / "vgg19_of_mine.npz").write_bytes(b"")
     report = pretend()
     states = {entry["name"]: entry["state"] for entry in report["weights"]}
     assert (states["vgg19"], states["vgg19_of_mine.npz"]) == ("wrong digest", "unknown digest")
-    assert about(report, "digest of vgg19:") == [
-        f"{tmp_path}/vgg19.params has not the digest of vgg19: remove it, then fmi weights fetch"
-        " vgg19"
-    ]
+    (line,) = about(report, "digest of vgg19:")
+    assert line.startswith(f"{tmp_path}/vgg19.params ")
+    assert line.endswith("remove it, then fmi weights fetch vgg19")
 
 
 def test_a_gpu_in_use_by_others(pretend):
@@ -123,9 +122,8 @@ def test_a_gpu_in_use_by_others(pretend):
 def test_a_gpu_without_kernels(pretend):
     newest = Gpu(0, "NVIDIA H100", (9, 0), 80 << 30)
     report = pretend(Driver(path="libcuda.so.1", cuda=12020, gpus=(newest,)))
-    assert "compute capability 9.0, 85.9 GB: not served by mxnet-cu112, not used" in doctor.text(
-        report
-    )
+    line = "compute capability 9.0, 85.9 GB: not supported by mxnet-cu112, not used"
+    assert line in doctor.text(report)
     assert len(about(report, "has kernels for 5.0 to 8.9")) == 1
 
 
@@ -139,7 +137,8 @@ def test_the_device_that_the_environment_chooses(pretend, monkeypatch):
     monkeypatch.setenv("FMI_CTX", "gpu(1)")
     report = pretend()
     assert report["device"] is None
-    assert "FMI_CTX=gpu(1) is no device that works: unset FMI_CTX" in report["advice"]
+    (line,) = about(report, "FMI_CTX=gpu(1)")
+    assert line.endswith("unset FMI_CTX")
     monkeypatch.setenv("FMI_CTX", "cpu")
     report = pretend()
     assert report["device"] == "cpu(0)"
@@ -157,10 +156,12 @@ def test_cuda_12_over_cuda_11(monkeypatch):
 
     monkeypatch.setattr(importlib.metadata, "files", files)
     advice = doctor._advice_on_libraries([])
-    assert advice == [
-        "nvidia-curand-cu12 (CUDA 12) may have written over CUDA 11's libraries: pip uninstall -y"
+    (line,) = advice
+    assert line.startswith("nvidia-curand-cu12 (CUDA 12) ")
+    assert line.endswith(
+        "pip uninstall -y"
         f" nvidia-curand-cu12 && {_environment.pip_install('cu112')} --force-reinstall"
-    ]
+    )
 
 
 # --- where MXNet cannot be imported: real environments, made of folders in front of the others ---
@@ -180,9 +181,8 @@ def test_beside_numpy_2(tmp_path):
     assert done.returncode == 2
     assert "numpy      2.1.3" in done.stdout
     assert done.stdout.count("pip install 'numpy<2'") == 1
-    assert "- NumPy 2.1.3 is installed, MXNet 1.9.1 needs NumPy 1: pip install 'numpy<2'" in (
-        done.stdout.splitlines()
-    )
+    (line,) = (line for line in done.stdout.splitlines() if "pip install 'numpy<2'" in line)
+    assert line.startswith("- NumPy 2.1.3 ") and "MXNet 1.9.1 needs NumPy 1" in line
 
 
 def test_beside_both_wheels(tmp_path):
@@ -190,7 +190,8 @@ def test_beside_both_wheels(tmp_path):
         metadata(tmp_path, wheel, "1.9.1")
     done = run(PYTHONPATH=str(tmp_path))
     assert done.returncode == 2
-    assert "mxnet      none, or two, cannot be imported" in done.stdout.splitlines()
+    (line,) = (line for line in done.stdout.splitlines() if line.startswith("mxnet  "))
+    assert line.endswith("two wheels, cannot be imported")
     assert "- mxnet and mxnet-cu112 are both installed and overwrite each other" in done.stdout
 
 

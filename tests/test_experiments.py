@@ -166,21 +166,21 @@ def test_pictures_by_path(tmp_path, small_weights, picture_folder):
         ("LAYRES=relu1_2", "unknown variable 'LAYRES'; did you mean LAYERS"),
         ("STYLES=the_scream", "unknown variable 'STYLES'"),
         ("LAYERS=relu9_9", "layer of VGG-19 'relu9_9'; "),
-        ("FILTERS=0,4", "relu1_2 has no filter 4: it has 4, counted 0 to 3"),
-        ("FILTERS=first", "filters='first' is not what filters takes, such as 0,1,2"),
-        ("SEED=-1", "seed='-1' is not what seed takes, such as 0"),
-        ("STEPS=few", "steps='few' should be a whole number"),
+        ("FILTERS=0,4", "relu1_2 has no filter 4; its filters are numbered 0 to 3"),
+        ("FILTERS=first", "filters='first' is not valid; give a value such as 0,1,2"),
+        ("SEED=-1", "seed='-1' is not valid; give a value such as 0"),
+        ("STEPS=few", "steps='few' must be a whole number"),
         ("SETTINGS=papr", "unknown settings 'papr'; did you mean paper"),
         ("PICTURES=mona_lisa", "picture 'mona_lisa' was not found in"),
         ("WEIGHTS=nowhere.npz", "weights nowhere.npz cannot be read: No such file"),
-        ("CTX=gpu FILTERS=0", "ctx='gpu(0)' asks for a GPU that MXNet cannot use here"),
+        ("CTX=gpu FILTERS=0", "ctx='gpu(0)' requests a GPU that MXNet cannot use here"),
         ("CTX=tpu FILTERS=0", "unknown device 'tpu'; use 'cpu', 'gpu' or 'gpu(1)'"),
         (
             "PRECISION=double FILTERS=0",
             "unknown precision 'double'; known: float32, bfloat16, float16, auto",
         ),
-        ("LAYERS", "'LAYERS' should be KEY=VALUE"),
-        ("LONG_EDGE=8 FILTERS=0", "is 8 x 6 pixels after resizing, too small for relu4_2"),
+        ("LAYERS", "'LAYERS' must have the form KEY=VALUE"),
+        ("LONG_EDGE=8 FILTERS=0", "is 8 x 6 pixels after resizing, which is too small for relu4_2"),
     ],
 )
 def test_mistakes_get_one_line_and_nothing_is_written(
@@ -200,10 +200,10 @@ def test_unknown_key_in_yaml(tmp_path):
     with pytest.raises(InputError, match=r"unknown key in .*mine.yaml 'layer'; did you mean"):
         experiment.read(path)
     path.write_text("figure: fig3\npictures: [golden_gate]\nlayers: [relu1_2]\nchain: false\n")
-    with pytest.raises(InputError, match="mine.yaml lacks 'filters', such as 0,1,2"):
+    with pytest.raises(InputError, match="mine.yaml lacks the key 'filters'"):
         experiment.read(path)
     path.write_text("figure: fig9\n")
-    with pytest.raises(InputError, match="'figure' should be one of fig1, fig2"):
+    with pytest.raises(InputError, match="'figure' must be one of fig1, fig2"):
         experiment.read(path)
     path.write_text("figure: [\n")
     with pytest.raises(InputError, match="mine.yaml cannot be read: while parsing"):

@@ -187,12 +187,12 @@ def test_second_address(bad, server, tmp_path):
     [
         ("missing", "missing: HTTP status 404", 1),
         ("broken", "broken: HTTP status 503", 3),
-        ("cut", "cut: the download was cut in the middle", 3),
+        ("cut", "cut: the download was interrupted", 3),
         ("short", "short: 100000 bytes with sha256 [0-9a-f]{64}, not " + SHA256, 3),
         ("wrong", "wrong: 204800 bytes with sha256 [0-9a-f]{64}, not " + SHA256, 1),
-        ("endless", "endless: sends more bytes than the file has", 1),
-        ("stalled", "stalled: no answer in time", 3),
-        ("silent", "silent: no answer in time", 3),
+        ("endless", "endless: .*more bytes than the file has", 1),
+        ("stalled", "stalled: .*in time", 3),
+        ("silent", "silent: .*in time", 3),
         ("circle", "circle: Exceeded 30 redirects", None),
     ],
 )
@@ -204,8 +204,8 @@ def test_no_file(bad, message, tries, server, tmp_path):
     text = str(caught.value)
     assert "\n" not in text
     assert text.startswith(f"data.bin (data, 0.205 MB) is not in {tmp_path} and cannot be fetched")
-    by_hand = f"by hand: download http://127.0.0.1:{server.server_port}/{bad} on any machine"
-    assert by_hand in text and f"put it there as {tmp_path / 'data.bin'}" in text
+    by_hand = f"by hand, download http://127.0.0.1:{server.server_port}/{bad} "
+    assert by_hand in text and f" as {tmp_path / 'data.bin'} (sha256:{SHA256})" in text
     assert text.endswith("use the embedded network: WEIGHTS=embedded")
     assert server.sent < 50 << 20
 
@@ -230,7 +230,7 @@ def test_file_inside_a_zip(server, tmp_path):
     packed = source(server, "otherzip", "zip", member="data.bin")
     assert fetch.fetch(packed, tmp_path, QUICK).read_bytes() == CONTENT
     for word in ("otherzip", "good"):
-        with pytest.raises(FetchError, match=r"is no \.zip with data\.bin"):
+        with pytest.raises(FetchError, match=r"\.zip file .*data\.bin"):
             fetch.fetch(replace(packed, urls=source(server, word).urls, file="b"), tmp_path, QUICK)
     assert [file.name for file in tmp_path.iterdir()] == ["data.bin"]
 
@@ -242,7 +242,7 @@ def test_no_second_download(server, tmp_path, caplog):
     assert server.asked == ["good"]
     (tmp_path / "data.bin").write_bytes(CONTENT[:-1])
     assert fetch.fetch(wanted, tmp_path, QUICK).read_bytes() == CONTENT
-    assert "has not the digest of data" in caplog.text
+    assert f"{tmp_path / 'data.bin'} does not match the digest of data" in caplog.text
 
 
 def test_failed_download_keeps_the_file_that_is_there(server, tmp_path):
@@ -255,7 +255,7 @@ def test_failed_download_keeps_the_file_that_is_there(server, tmp_path):
 def test_no_server(tmp_path, server):
     url = f"http://127.0.0.1:{closed_port()}/x"
     begin = time.monotonic()
-    with pytest.raises(FetchError, match=r"no connection to 127\.0\.0\.1: .*refused"):
+    with pytest.raises(FetchError, match=r"127\.0\.0\.1: .*refused"):
         fetch.fetch(replace(source(server), urls=(url, url)), tmp_path, QUICK)
     assert time.monotonic() - begin < QUICK.first + 1
 
@@ -272,8 +272,8 @@ def test_no_such_name(tmp_path, server, monkeypatch):
         raise socket.gaierror(-3, "Temporary failure in name resolution")
 
     for look_up, message in (
-        (fails, "the name example.invalid cannot be looked up"),
-        (hangs, "no connection to example.invalid in time"),
+        (fails, "name example.invalid cannot be resolved"),
+        (hangs, "example.invalid timed out"),
     ):
         monkeypatch.setattr(socket, "getaddrinfo", look_up)
         begin = time.monotonic()
@@ -300,10 +300,10 @@ def test_default_patience_without_internet(tmp_path, server, monkeypatch):
 def test_offline(server, tmp_path, monkeypatch):
     wanted = source(server, "good")
     monkeypatch.setenv("FMI_OFFLINE", "1")
-    with pytest.raises(FetchError, match="the network is forbidden: offline"):
+    with pytest.raises(FetchError, match="network access is disabled"):
         fetch.fetch(wanted, tmp_path, QUICK)
     monkeypatch.setenv("FMI_OFFLINE", "0")
-    with pytest.raises(FetchError, match="the network is forbidden: offline"):
+    with pytest.raises(FetchError, match="network access is disabled"):
         fetch.fetch(wanted, tmp_path, QUICK, forbidden=True)
     assert server.asked == [] and list(tmp_path.iterdir()) == []
     fetch.fetch(wanted, tmp_path, QUICK)
@@ -364,7 +364,7 @@ def test_disk_full_while_writing(server, tmp_path):
     process = fetching(server, tmp_path, limit="100000")
     out, err = process.communicate(timeout=60)
     assert process.returncode == 2, err
-    assert out.startswith(f"{tmp_path / 'data.bin'} cannot be written: File too large; make room")
+    assert out.startswith(f"{tmp_path / 'data.bin'} cannot be written: File too large")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -458,8 +458,8 @@ def test_command_without_internet(words, way, tmp_path):
     assert done.returncode == 2 and done.stdout == ""
     assert done.stderr.count("\n") == 1 and done.stderr.startswith("fmi: ")
     url = "https://raw.githubusercontent.com/"
-    assert f"by hand: download {url}" in done.stderr and str(tmp_path) in done.stderr
-    go_on = "WEIGHTS=embedded" if words[0] == "weights" else "a picture of your own by its path"
+    assert f"by hand, download {url}" in done.stderr and str(tmp_path) in done.stderr
+    go_on = "WEIGHTS=embedded" if words[0] == "weights" else "path of a picture of your own"
     assert go_on in done.stderr
 
 

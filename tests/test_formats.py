@@ -294,32 +294,35 @@ def norm_missing(base, _):
 
 REFUSED = {
     "empty": (lambda base, _: b"", "is empty"),
-    "text": (lambda base, _: b"<html>404</html>", "is text, not weights"),
+    "text": (lambda base, _: b"<html>404</html>", "text, not weights"),
     "lfs pointer": (lambda base, _: b"version https://git-lfs.github.com/spec/v1\n", "LFS pointer"),
-    "noise": (lambda base, _: bytes(range(1, 200)), "no weights file of a known format"),
-    "matlab 7.3": (lambda base, _: b"MATLAB 7.3 MAT-file, Platform", "save it with -v7"),
-    "nan": (change_array("conv1_2_weight", spoil(np.nan)), "conv1_2's weight.*not finite"),
-    "infinite": (change_array("conv2_1_bias", spoil(np.inf)), "conv2_1's bias.*not finite"),
+    "noise": (lambda base, _: bytes(range(1, 200)), "unknown file format"),
+    "matlab 7.3": (lambda base, _: b"MATLAB 7.3 MAT-file, Platform", "MATLAB 7.3 .*-v7"),
+    "nan": (change_array("conv1_2_weight", spoil(np.nan)), "weight of conv1_2.*not finite"),
+    "infinite": (change_array("conv2_1_bias", spoil(np.inf)), "bias of conv2_1.*not finite"),
     "too large for float32": (
         change_array("conv2_1_bias", lambda a: a.astype(np.float64) * 1e300),
-        "conv2_1's bias.*not finite",
+        "bias of conv2_1.*not finite",
     ),
     "wrong shape": (change_array("conv1_2_weight", lambda a: a[:, :-1]), "conv1_2 has a weight"),
-    "no bias": (change_array("conv1_2_bias", lambda a: a[None]), "conv1_2 lacks|bias of shape"),
-    "two pixels": (change_array("conv1_2_weight", lambda a: a[..., :2]), "3 x 3 pixels"),
-    "nothing": (lambda base, _: files.npz({"a": np.ones(3, np.float32)}), "holds no VGG network"),
-    "other widths": (other_widths, "is no VGG network: as VGG-19, its conv2_2 has 100 filters"),
-    "batch norm missing": (norm_missing, "lacks a part of its BatchNorm"),
-    "params cut": (lambda base, _: files.params_legacy(base)[:-30], "cut short or damaged"),
-    "params longer": (lambda base, _: files.params_legacy(base) + b"\0", "more in it than"),
-    "params count": (params_count(1 << 60), "cannot hold as many"),
-    "params count small": (params_count(7), "arrays but|cut short|damaged"),
+    "no bias": (
+        change_array("conv1_2_bias", lambda a: a[None]),
+        "of conv1_2 is missing|bias of shape",
+    ),
+    "two pixels": (change_array("conv1_2_weight", lambda a: a[..., :2]), "3 x 3 kernels"),
+    "nothing": (lambda base, _: files.npz({"a": np.ones(3, np.float32)}), "no VGG network"),
+    "other widths": (other_widths, "VGG network: conv2_2 has 100 filters, but VGG-19 has 128"),
+    "batch norm missing": (norm_missing, "BatchNorm"),
+    "params cut": (lambda base, _: files.params_legacy(base)[:-30], "truncated or damaged"),
+    "params longer": (lambda base, _: files.params_legacy(base) + b"\0", "after the last name"),
+    "params count": (params_count(1 << 60), "number of arrays"),
+    "params count small": (params_count(7), "arrays but|truncated|damaged"),
     "params names twice": (params_twice, "same name"),
     "npz cut": (lambda base, _: files.npz(base)[:-40], "npz file is damaged"),
     "npz twice": (npz_twice, "twice"),
-    "npz shape": (npz_huge_shape, "conv1_1 lacks its weight"),
-    "npz bomb": (npz_bomb, "no room is left for"),
-    "npz pickle": (npz_pickle, "holds no VGG network"),
+    "npz shape": (npz_huge_shape, "the weight or the bias of conv1_1 is missing"),
+    "npz bomb": (npz_bomb, "too large for VGG-19: array 'conv"),
+    "npz pickle": (npz_pickle, "no VGG network"),
 }
 
 
@@ -374,12 +377,12 @@ def test_hdf5_links_and_external_storage(base, tmp_path):
         file.create_dataset(
             "block1_conv1/bias:0", (64,), "<f4", external=[(str(secret), 0, h5py.h5f.UNLIMITED)]
         )
-    with pytest.raises(InputError, match="kept in other files"):
+    with pytest.raises(InputError, match="in other files"):
         weights.read(path)
     other = written(tmp_path, files.keras(base, tmp_path, "2016"), "other.h5")
     with h5py.File(path, "w") as file:
         file["block1_conv1"] = h5py.ExternalLink(str(other), "block1_conv1")
-    with pytest.raises(InputError, match="holds no VGG network"):
+    with pytest.raises(InputError, match="no VGG network"):
         weights.read(path)
 
 
@@ -389,7 +392,7 @@ def test_hdf5_values_that_were_never_written(tmp_path):
     with h5py.File(path, "w") as file:
         file.create_dataset("block1_conv1/block1_conv1_W_1:0", (3, 3, 3, 64), "<f4")
         file["block1_conv1/block1_conv1_b_1:0"] = np.ones(64, np.float32)
-    with pytest.raises(InputError, match="is not whole"):
+    with pytest.raises(InputError, match="is incomplete"):
         weights.read(path)
 
 
@@ -400,16 +403,16 @@ def test_missing_package_is_named(base, tmp_path, monkeypatch):
     (hidden / "safetensors.py").write_text("raise ImportError('hidden')\n")
     monkeypatch.setattr(sys, "path", [str(hidden), *sys.path])
     path = written(tmp_path, files.safetensors(files.numbered(base)))
-    with pytest.raises(InputError, match="safetensors is not installed: pip install safetensors"):
+    with pytest.raises(InputError, match="safetensors.* not installed: pip install safetensors"):
         weights.read(path)
 
 
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("crash", "its reader broke down"),
+        ("crash", "its reader crashed"),
         ("hang", "takes too long"),
-        ("greedy", "more memory than it should need"),
+        ("greedy", "more memory"),
     ],
 )
 def test_reader_that_breaks_down_is_one_line(name, message, tmp_path):

@@ -7,6 +7,7 @@ what its process would have answered.
 import json
 import logging
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -107,9 +108,9 @@ def test_the_driver_is_asked_for_its_gpus(fake_cuda):
             {"FAKE_CUDA": "10020"},
             f"(CUDA 10.2) is older than 450.80.02, which CUDA 11 needs: {UPDATE}",
         ),
-        ({"FAKE_INIT": "100"}, "sees no GPU: unset CUDA_VISIBLE_DEVICES; in a container start it"),
-        ({"FAKE_COUNT": "0"}, "sees no GPU: unset CUDA_VISIBLE_DEVICES; in a container start it"),
-        ({"FAKE_INIT": "34"}, "libcuda.so.1 is a stub, not a driver: take its folder out of LD_LI"),
+        ({"FAKE_INIT": "100"}, "no GPU: unset CUDA_VISIBLE_DEVICES"),
+        ({"FAKE_COUNT": "0"}, "no GPU: unset CUDA_VISIBLE_DEVICES"),
+        ({"FAKE_INIT": "34"}, "libcuda.so.1 is a stub, not a driver"),
         ({"FAKE_INIT": "3"}, "does not start (system not yet initialized): restart the machine"),
     ],
 )
@@ -122,10 +123,8 @@ def test_what_the_driver_says_in_words(fake_cuda, told, words):
 def test_a_library_without_cuinit_is_a_stub(fake_cuda):
     found = ask(fake_cuda["stub_cuda"])
     assert found.stub
-    assert found.problem() == (
-        f"{fake_cuda['stub_cuda']}/libcuda.so.1 is a stub, not a driver: take its folder out of"
-        f" LD_LIBRARY_PATH, and install the driver: {UPDATE}"
-    )
+    assert found.problem().startswith(f"{fake_cuda['stub_cuda']}/libcuda.so.1 is a stub")
+    assert "LD_LIBRARY_PATH" in found.problem() and found.problem().endswith(UPDATE)
 
 
 @pytest.mark.parametrize(
@@ -156,10 +155,9 @@ def test_a_gpu_beside_the_cpu_wheel_is_said_even_if_nobody_listens(fake_cuda):
         check=True,
     )
     assert done.stdout == "cpu(0)\n"
-    assert done.stderr.splitlines()[-1] == (
-        "computing on the CPU: Fake 0, compute capability 8.6 is here, but MXNet's CPU wheel is"
-        f" installed: {TO_CU112}"
-    )
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("computing on the CPU: Fake 0, compute capability 8.6")
+    assert "CPU wheel" in last and last.endswith(TO_CU112)
 
 
 @pytest.mark.parametrize(
@@ -167,24 +165,23 @@ def test_a_gpu_beside_the_cpu_wheel_is_said_even_if_nobody_listens(fake_cuda):
     [
         (
             Driver(),
-            "there is no NVIDIA GPU and no driver (libcuda.so.1 is not found)",
+            ("no NVIDIA GPU and no driver", "libcuda.so.1"),
         ),
         (
             Driver(hardware=True),
-            "the NVIDIA GPU has no driver (libcuda.so.1 is not found): in a container start it"
-            f" with --gpus all, elsewhere {UPDATE}",
+            ("NVIDIA GPU has no driver", "libcuda.so.1", "--gpus all", UPDATE),
         ),
         (
             Driver(path="libcuda.so.1", version="450.51.06", cuda=11000, gpus=(A10,)),
-            "the NVIDIA driver (450.51.06, CUDA 11.0) is older than 450.80.02, which CUDA 11"
-            f" needs: {UPDATE}",
+            ("450.51.06, CUDA 11.0", "450.80.02", UPDATE),
         ),
-        (Driver(path="libcuda.so.1", version="450.80.02", cuda=11000, gpus=(A10,)), ""),
-        (Driver(**HERE, gpus=(A10,)), ""),
+        (Driver(path="libcuda.so.1", version="450.80.02", cuda=11000, gpus=(A10,)), ()),
+        (Driver(**HERE, gpus=(A10,)), ()),
     ],
 )
 def test_drivers(driver, words):
-    assert driver.problem() == words
+    assert bool(driver.problem()) == bool(words) and "\n" not in driver.problem()
+    assert all(word in driver.problem() for word in words)
 
 
 def test_a_driver_that_breaks_down_when_asked(monkeypatch):
@@ -206,38 +203,44 @@ def test_a_driver_that_breaks_down_when_asked(monkeypatch):
         (
             "libcuda.so.1: cannot open shared object file: No such file or directory",
             Driver(),
-            "mxnet-cu112 cannot be loaded: there is no NVIDIA GPU and no driver (libcuda.so.1 is"
-            f" not found); or compute on the CPU: {TO_CPU}",
+            ("mxnet-cu112 cannot be loaded: ", "libcuda.so.1", TO_CPU),
         ),
         (
             "libmxnet.so: undefined symbol: cuGraphKernelNodeGetParams",
             Driver(path="libcuda.so.1", version="390.157", cuda=9010),
-            "mxnet-cu112 cannot be loaded: the NVIDIA driver (390.157, CUDA 9.1) is older than"
-            f" 450.80.02, which CUDA 11 needs: {UPDATE}; or compute on the CPU: {TO_CPU}",
+            ("mxnet-cu112 cannot be loaded: ", "390.157", "450.80.02", UPDATE, TO_CPU),
         ),
         (
             "libmxnet.so: undefined symbol: cuGraphKernelNodeGetParams",
             Driver(**HERE, gpus=(A10,)),
-            "mxnet-cu112 cannot be loaded: the NVIDIA driver does not fit it (libmxnet.so:"
-            f" undefined symbol: cuGraphKernelNodeGetParams): {UPDATE}; or compute on the CPU:"
-            f" {TO_CPU}",
+            (
+                "mxnet-cu112 cannot be loaded: ",
+                "(libmxnet.so: undefined symbol: cuGraphKernelNodeGetParams)",
+                UPDATE,
+                TO_CPU,
+            ),
         ),
         (
             "libcudnn.so.8: cannot open shared object file: No such file or directory",
             Driver(**HERE, gpus=(A10,)),
-            "mxnet-cu112 cannot be loaded: libcudnn.so.8 is missing:"
-            f" pip install -e '{ROOT}[cu112]'",
+            (
+                "mxnet-cu112 cannot be loaded: libcudnn.so.8 is missing",
+                f"pip install -e '{ROOT}[cu112]'",
+            ),
         ),
         (
             "libgomp.so.1: cannot open shared object file",
             Driver(**HERE, gpus=(A10,)),
-            "mxnet-cu112 cannot be loaded (libgomp.so.1: cannot open shared object file):"
-            f" pip install -e '{ROOT}[cu112]' --force-reinstall",
+            (
+                "mxnet-cu112 cannot be loaded (libgomp.so.1: cannot open shared object file)",
+                f"pip install -e '{ROOT}[cu112]' --force-reinstall",
+            ),
         ),
     ],
 )
 def test_why_the_cu112_wheel_cannot_be_loaded(error, driver, words):
-    assert _environment.import_problem("mxnet-cu112", error, driver) == words
+    found = _environment.import_problem("mxnet-cu112", error, driver)
+    assert all(word in found for word in words) and "\n" not in found
 
 
 def test_both_wheels(monkeypatch):
@@ -260,48 +263,42 @@ def test_both_wheels(monkeypatch):
         (
             1,
             "mxnet.base.MXNetError: cudaMalloc retry failed: out of memory",
-            "gpu(0) NVIDIA A10, compute capability 8.6 is in use by others (out of memory):"
-            " nvidia-smi tells by whom; wait, or choose another device, such as:"
-            " export FMI_CTX='gpu(1)'",
+            ("in use", "(out of memory)", "nvidia-smi", "export FMI_CTX='gpu(1)'"),
         ),
         (
             1,
             "MXNetError: CUDA: all CUDA-capable devices are busy or unavailable",
-            "gpu(0) NVIDIA A10, compute capability 8.6 is in use by others (busy or unavailable):"
-            " nvidia-smi tells by whom; wait, or choose another device, such as:"
-            " export FMI_CTX='gpu(1)'",
+            ("in use", "(busy or unavailable)", "nvidia-smi", "export FMI_CTX='gpu(1)'"),
         ),
         (
             -6,
             "CUDA: no kernel image is available for execution on the device",
-            "gpu(0) NVIDIA A10, compute capability 8.6 finds no kernels in mxnet-cu112:"
-            " export FMI_CTX=cpu",
+            ("mxnet-cu112 has no kernels", "export FMI_CTX=cpu"),
         ),
         (
             -11,
             "",
-            "gpu(0) NVIDIA A10, compute capability 8.6 fails at a small convolution (it ended with"
-            " signal 11): fmi --verbose doctor tells more",
+            ("small convolution", "signal 11", "fmi --verbose doctor"),
         ),
     ],
 )
 def test_trials_that_fail(machine, status, said, words):
     machine(Driver(**HERE, gpus=(A10,)), status=status, said=said)
-    assert _gpu.problem(0) == words
+    problem = _gpu.problem(0)
+    assert "gpu(0) NVIDIA A10, compute capability 8.6" in problem and "\n" not in problem
+    assert all(word in problem for word in words)
     with pytest.raises(InputError) as error:
         _mxnet.context("gpu")
-    assert str(error.value) == (
-        f"ctx='gpu(0)' asks for a GPU that MXNet cannot use here: {words}; leave ctx out to"
-        " compute on the CPU"
-    )
+    text = str(error.value)
+    assert text.startswith("ctx='gpu(0)' ") and problem in text and "ctx='cpu'" in text
 
 
 def test_a_gpu_that_computes_wrongly(machine):
     machine(Driver(**HERE, gpus=(A10,)), answer=passed(0.3, right=False))
-    assert _gpu.problem(0) == (
-        "gpu(0) NVIDIA A10, compute capability 8.6 computes wrongly (off by 0.3 from the CPU):"
-        " update the driver, or export FMI_CTX=cpu"
-    )
+    problem = _gpu.problem(0)
+    assert problem.startswith("gpu(0) NVIDIA A10, compute capability 8.6 ")
+    assert "0.3 from the CPU" in problem and "update the driver" in problem
+    assert problem.endswith("export FMI_CTX=cpu")
 
 
 def test_a_gpu_that_gives_no_answer(machine, monkeypatch):
@@ -311,7 +308,7 @@ def test_a_gpu_that_gives_no_answer(machine, monkeypatch):
         raise subprocess.TimeoutExpired(command, timeout)
 
     monkeypatch.setattr(_gpu.subprocess, "run", run)
-    assert "gave no answer in 300 s" in _gpu.problem(0)
+    assert "300 s" in _gpu.problem(0) and "nvidia-smi" in _gpu.problem(0)
 
 
 def test_a_gpu_is_tried_once(machine):
@@ -356,11 +353,9 @@ def test_no_gpu_that_the_wheel_serves(machine, caplog):
     newest = Gpu(0, "NVIDIA H100", (9, 0), 80 << 30)
     machine(Driver(**HERE, gpus=(newest,)))
     assert str(_mxnet.context()) == "cpu(0)"
-    assert caplog.messages == [
-        "computing on the CPU: gpu(0) NVIDIA H100, compute capability 9.0 cannot be used:"
-        " mxnet-cu112 1.9.1, MXNet's last, has kernels for 5.0 to 8.9; the CPU is what remains:"
-        " export FMI_CTX=cpu"
-    ]
+    (message,) = caplog.messages
+    assert message.startswith("computing on the CPU: gpu(0) NVIDIA H100, compute capability 9.0")
+    assert "kernels for 5.0 to 8.9" in message and message.endswith("export FMI_CTX=cpu")
     assert not machine.trials
 
 
@@ -371,14 +366,9 @@ def test_without_a_gpu_only_who_expects_one_is_warned(machine, caplog, wheel, le
     caplog.set_level(logging.INFO)
     machine(Driver(), wheel=wheel)
     assert str(_mxnet.context()) == "cpu(0)"
-    assert caplog.record_tuples == [
-        (
-            "fmi.device.mxnet",
-            level,
-            "computing on the CPU: there is no NVIDIA GPU and no driver (libcuda.so.1 is not"
-            " found)",
-        )
-    ]
+    ((name, found, message),) = caplog.record_tuples
+    assert (name, found) == ("fmi.device.mxnet", level)
+    assert message == f"computing on the CPU: {Driver().problem()}"
 
 
 def test_the_environment_chooses(machine, monkeypatch):
@@ -390,12 +380,11 @@ def test_the_environment_chooses(machine, monkeypatch):
     monkeypatch.setenv("FMI_CTX", "gpu(2)")
     with pytest.raises(InputError) as error:
         _mxnet.context()
-    assert str(error.value) == (
-        "FMI_CTX='gpu(2)' asks for a GPU that MXNet cannot use here: there is no gpu(2): the"
-        " driver sees 2, counted from 0; leave FMI_CTX out to compute on the CPU"
-    )
+    text = str(error.value)
+    assert text.startswith("FMI_CTX='gpu(2)' ") and "there is no gpu(2)" in text
+    assert text.endswith("FMI_CTX='cpu'")
     monkeypatch.setenv("FMI_CTX", "cuda")
-    with pytest.raises(InputError, match="unknown device 'cuda' in FMI_CTX; use 'cpu', 'gpu' or"):
+    with pytest.raises(InputError, match="unknown device 'cuda' in FMI_CTX"):
         _mxnet.context()
     monkeypatch.setenv("FMI_CTX", "cpu")
     assert str(_mxnet.context()) == "cpu(0)"
@@ -447,10 +436,9 @@ def test_out_of_memory_halves_the_batch_and_says_so(small_weights, picture, monk
     found = small(small_weights, picture)
     assert tried == [5, 2, 1, 1, 1, 1, 1]
     assert freed == [1, 2, 3, 4, 5, 6, 7]  # after every batch, those that failed too
-    assert caplog.messages[-2:] == [
-        "cpu(0) is out of memory with 5 pictures at once; going on with 2 at once",
-        "cpu(0) is out of memory with 2 pictures at once; going on with 1 at once",
-    ]
+    for message, (failed, next_) in zip(caplog.messages[-2:], [(5, 2), (2, 1)]):
+        assert "cpu(0) is out of memory" in message
+        assert [int(n) for n in re.findall(r" (\d+)", message)] == [failed, next_]
     for one, other in zip(found, wanted):
         np.testing.assert_array_equal(one.array, other.array)
         assert one.settings == other.settings
@@ -468,10 +456,9 @@ def test_not_even_one_picture_fits(small_weights, picture, monkeypatch):
     with pytest.raises(InputError) as error:
         small(small_weights, picture)
     assert tried == [5, 2, 1]
-    assert str(error.value) == (
-        "out of memory with one picture at a time: lower long_edge, free the device (nvidia-smi"
-        " tells who uses it), or compute elsewhere with ctx='cpu'"
-    )
+    text = str(error.value)
+    assert "out of memory" in text and "one picture" in text
+    assert all(word in text for word in ("long_edge", "nvidia-smi", "ctx='cpu'"))
 
 
 def test_without_main_memory_there_is_no_going_on(small_weights, picture, monkeypatch):
@@ -479,9 +466,7 @@ def test_without_main_memory_there_is_no_going_on(small_weights, picture, monkey
     with pytest.raises(InputError) as error:
         small(small_weights, picture)
     assert tried == [5]
-    assert str(error.value) == (
-        "the machine is out of memory: lower long_edge or batch, in a new process"
-    )
+    assert all(word in str(error.value) for word in ("memory", "new process", "long_edge", "batch"))
 
 
 def test_other_errors_of_mxnet_are_not_taken_for_want_of_memory(

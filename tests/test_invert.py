@@ -63,7 +63,7 @@ def test_save_writes_png_text_and_json(picture, options, tmp_path):
     record = json.loads((tmp_path / "x.json").read_text())
     assert record["loss"] == found.loss
     assert sorted(p.name for p in tmp_path.iterdir()) == ["x.json", "x.png"]
-    with pytest.raises(InputError, match="x.jpg: an inversion is saved as .png"):
+    with pytest.raises(InputError, match=r"x\.jpg: .*\.png"):
         found.save(tmp_path / "x.jpg")
     with pytest.raises(InputError, match="cannot be written"):
         found.save(tmp_path / "x.json" / "y.png")
@@ -80,7 +80,7 @@ def test_init_is_where_the_descent_starts(picture, options):
     same = fmi.invert.code(picture, "relu1_1", init=init[:-1], **options)  # resized
     np.testing.assert_allclose(same.array, found.array, atol=1e-3)
     for wrong in (init[..., :2], init * np.nan, init.astype(complex), np.zeros((0, 4, 3))):
-        with pytest.raises(InputError, match="init as an array should hold finite numbers"):
+        with pytest.raises(InputError, match=r"init .*\(H, W, 3\) or \(H, W\)"):
             fmi.invert.code(picture, "relu1_1", init=wrong, **options)
 
 
@@ -115,7 +115,7 @@ def test_a_layer_can_name_its_filters(picture, options):
     assert all(np.array_equal(a.array, b.array) for a, b in zip(found, same))
     with pytest.raises(InputError, match="filters are given twice"):
         fmi.invert.feature_map(picture, "relu2_1:3", 3, **options)
-    with pytest.raises(InputError, match="'relu2_1:x' should be a layer and its filters"):
+    with pytest.raises(InputError, match="'relu2_1:x' .*'relu3_2:4,17'"):
         fmi.invert.feature_map(picture, "relu2_1:x", **options)
 
 
@@ -150,7 +150,7 @@ def test_several_layers_together(picture, options):
     assert found.settings["layers"] == ["relu1_1", "relu2_1"]
     same = fmi.invert.code(picture, layers=["relu1_1", "relu2_1"], **options)
     assert np.array_equal(found.array, same.array)
-    with pytest.raises(InputError, match="layer and layers= are both given"):
+    with pytest.raises(InputError, match="layer and layers="):
         fmi.invert.code(picture, "relu1_1", layers=["relu2_1"], **options)
     alone = [fmi.invert.code(picture, n, **options).loss[0] for n in ("relu1_1", "relu2_1")]
     assert found.loss[0] == pytest.approx(sum(alone), rel=1e-4)
@@ -186,7 +186,7 @@ def test_silent_feature_maps_are_reported(arrays, options, tmp_path, caplog):
             smooth_picture(36, 48), "relu1_1", **{**options, "weights": path}
         )
     assert found.settings["silent_feature_maps"] == {"relu1_1": [1]}
-    assert "relu1_1: 1 feature maps sum to 0 and stay 0: [1]" in caplog.text
+    assert "relu1_1: 1 feature maps" in caplog.text and "stay 0: [1]" in caplog.text
     assert np.isfinite(found.array).all()
 
 
@@ -197,15 +197,15 @@ def test_silent_feature_maps_are_reported(arrays, options, tmp_path, caplog):
         (lambda p, o: fmi.invert.code(p, [], **o), "no layer is given"),
         (
             lambda p, o: fmi.invert.feature_map(p, "relu1_1", [0, 4], **o),
-            "relu1_1 has no filter 4: it has 4, counted 0 to 3",
+            "relu1_1 has no filter 4; its filters are numbered 0 to 3",
         ),
         (lambda p, o: fmi.invert.feature_map(p, "relu1_1", -1, **o), "relu1_1 has no filter -1"),
         (lambda p, o: fmi.invert.feature_map(p, "relu1_1", [], **o), "no filter is given"),
         (
             lambda p, o: fmi.invert.random(p, "relu1_1", draws=0, **o),
-            "draws=0 should be at least 1",
+            "draws=0 must be at least 1",
         ),
-        (lambda p, o: fmi.invert.code(p, "relu1_1", seed=-1, **o), "seed=-1 should be a whole"),
+        (lambda p, o: fmi.invert.code(p, "relu1_1", seed=-1, **o), "seed=-1 must be an integer"),
         (
             lambda p, o: fmi.invert.code(p, "relu1_1", step=3, **o),
             "keyword 'step'; did you mean steps",
@@ -215,13 +215,13 @@ def test_silent_feature_maps_are_reported(arrays, options, tmp_path, caplog):
         (lambda p, o: fmi.invert.code("no.png", "relu1_1", **o), "no.png cannot be read"),
         (
             lambda p, o: fmi.invert.code(p, "relu5_1", **{**o, "long_edge": 20}),
-            "too small for relu5_1, which needs 16 a side; raise long_edge",
+            "too small for relu5_1: each side must have at least 16 pixels",
         ),
-        (lambda p, o: fmi.invert.code(p, "relu1_1", ctx="gpu(7)", **o), "ctx='gpu(7)' asks for"),
+        (lambda p, o: fmi.invert.code(p, "relu1_1", ctx="gpu(7)", **o), "ctx='gpu(7)'"),
         (lambda p, o: fmi.invert.code(p, "relu1_1", precision="half", **o), "unknown precision"),
         (
             lambda p, o: fmi.invert.code(p, "relu1_1", precision="float16", **o),
-            "precision='float16' needs a GPU; use 'float32' or 'auto'",
+            "precision='float16' needs a GPU",
         ),
     ],
 )

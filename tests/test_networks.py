@@ -170,7 +170,7 @@ def test_a_loaded_network_is_not_built_again(monkeypatch):
         for _ in range(2)
     )
     assert np.array_equal(one.array, two.array) and len(built) == 1
-    with pytest.raises(InputError, match="has its weights and its input"):
+    with pytest.raises(InputError, match="weights= and input="):
         fmi.invert.code(smooth_picture(72, 96), "conv0_relu", network=network, input="caffe")
 
 
@@ -203,13 +203,13 @@ def test_how_a_picture_is_taken(caplog):
     np.testing.assert_allclose(code(bgr), own(turned[:, ::-1]), rtol=1e-4, atol=1e-3)
     assert caplog.text == ""
     catalogue.load(block)
-    assert "own_: pictures are taken as ImageNet's networks do" in caplog.text.replace(
-        "own:", "own_:"
-    )
+    assert "own_: assuming ImageNet preprocessing" in caplog.text.replace("own:", "own_:")
     with pytest.raises(InputError, match="unknown input 'cafe'; did you mean caffe"):
         catalogue.load(block, input="cafe")
     for wrong in ({"channels": "GBR"}, {"std": (1, 0, 1)}, {"scale": -1}, {"mean": (1, 2)}):
-        with pytest.raises(InputError, match="a scale above 0, three means"):
+        with pytest.raises(
+            InputError, match="channels must be 'RGB' or 'BGR', scale must be positive"
+        ):
             Input(**wrong)
 
 
@@ -217,12 +217,12 @@ def test_layers_by_the_end_of_their_names():
     network = catalogue.load(zoo_block("mobilenetv2_1.0"))
     assert network.layer("linearbottleneck3_conv1").kind == "convolution"
     with pytest.raises(
-        InputError, match=r"'conv2' of .* could be linearbottleneck0_conv2, .*\.\.\."
+        InputError, match=r"'conv2' of .* is ambiguous: .*linearbottleneck0_conv2, .*\.\.\."
     ):
         network.layer("conv2")
     with pytest.raises(InputError, match=".* 'linearbottleneck99_conv0'; did you mean"):
         network.layer("linearbottleneck99_conv0")
-    with pytest.raises(InputError, match="a layer is given by its name, not as 3"):
+    with pytest.raises(InputError, match="a layer must be given by its name, not 3"):
         network.layer(3)
 
 
@@ -277,7 +277,7 @@ def test_smallest_sides_and_memory():
     last = network.layers[-1].name
     side = network.smallest_side(last)
     assert last in network.sizes(side, side) and last not in network.sizes(side - 1, side - 1)
-    with pytest.raises(InputError, match=f"too small for {last}, which needs {side} a side"):
+    with pytest.raises(InputError, match=f"too small for {last}: .*{side} pixels"):
         fmi.invert.code(smooth_picture(60, 60), last, network=network, long_edge=side - 1)
     small, large = (network.picture_bytes([last], s, s) for s in (150, 300))
     assert 3 < large / small < 6
@@ -285,27 +285,27 @@ def test_smallest_sides_and_memory():
 
 def test_blocks_that_cannot_be_used():
     never = vision.resnet18_v1()
-    with pytest.raises(InputError, match="have not been initialised: call its initialize"):
+    with pytest.raises(InputError, match=r"not been initialised: .*initialize\(\)"):
         catalogue.load(never)
 
     class Two(nn.HybridBlock):
         def hybrid_forward(self, F, x, y):
             return x + y
 
-    with pytest.raises(InputError, match="cannot be used as a network of one picture"):
+    with pytest.raises(InputError, match="cannot be applied to a single picture"):
         catalogue.load(Two())
     dense = nn.HybridSequential()
     dense.add(nn.Dense(3, in_units=3))
     dense.initialize()
-    with pytest.raises(InputError, match="has no layer of feature maps"):
+    with pytest.raises(InputError, match="has no layer with feature maps"):
         catalogue.load(dense)
 
     class Plain(mx.gluon.Block):
         pass
 
-    with pytest.raises(InputError, match="make it a HybridBlock"):
+    with pytest.raises(InputError, match="HybridBlock"):
         catalogue.load(Plain())
-    with pytest.raises(InputError, match="should be a name, a path, a HybridBlock"):
+    with pytest.raises(InputError, match="must be a name, a path, a HybridBlock"):
         catalogue.load(3)
     with pytest.raises(InputError, match="unknown network 'resnet18'; did you mean resnet18_v"):
         catalogue.load("resnet18")
@@ -362,11 +362,13 @@ def test_files_in_every_form(tmp_path, monkeypatch):
     assert catalogue.load("resnet18_v1", f"{net}-0000.params").describe()["sha256"] == wanted
     monkeypatch.setenv("FMI_MODELS", str(tmp_path))
     assert catalogue.load("resnet18_v1").describe()["sha256"] == wanted
-    with pytest.raises(InputError, match="is not of resnet34_v1: it lacks stage1_conv4_weight"):
+    with pytest.raises(InputError, match="resnet34_v1: stage1_conv4_weight is missing"):
         catalogue.load("resnet34_v1", file)
-    with pytest.raises(InputError, match="resnet50_v1 needs its parameters: give weights="):
+    with pytest.raises(
+        InputError, match=r"parameters of resnet50_v1 .*weights=.*resnet50_v1\.params"
+    ):
         catalogue.load("resnet50_v1")
-    with pytest.raises(InputError, match="leave weights= out"):
+    with pytest.raises(InputError, match="omit weights="):
         catalogue.load(net, "vgg19")
 
 
@@ -400,15 +402,21 @@ def no_such_op(graph):
 @pytest.mark.parametrize(
     ("harm", "message"),
     [
-        (lambda g: change(g, custom), "holds the operator Custom, which fmi does not run"),
-        (lambda g: change(g, native), "holds the operator _Native"),
-        (lambda g: change(g, forward_edge), "is not the symbol of a network: a node comes before"),
-        (lambda g: change(g, no_such_op), "is not the symbol of a network"),
-        (lambda g: g.write_text("{"), "is not the symbol of a network"),
-        (lambda g: g.write_text("[]"), "is not the symbol of a network"),
-        (lambda g: g.write_bytes(b"\xff\xfe"), "is not the symbol of a network"),
-        (lambda g: g.with_name("net-0000.params").write_bytes(b"x" * 40), "params: is no weights"),
-        (lambda g: g.with_name("net-0000.params").unlink(), "but its parameters .* are not"),
+        (lambda g: change(g, custom), "the operator Custom"),
+        (lambda g: change(g, native), "the operator _Native"),
+        (
+            lambda g: change(g, forward_edge),
+            "symbol.json is not a valid symbol file: a node comes before",
+        ),
+        (lambda g: change(g, no_such_op), "symbol.json is not a valid symbol file"),
+        (lambda g: g.write_text("{"), "symbol.json is not a valid symbol file"),
+        (lambda g: g.write_text("[]"), "symbol.json is not a valid symbol file"),
+        (lambda g: g.write_bytes(b"\xff\xfe"), "symbol.json is not a valid symbol file"),
+        (
+            lambda g: g.with_name("net-0000.params").write_bytes(b"x" * 40),
+            "params: unknown file format",
+        ),
+        (lambda g: g.with_name("net-0000.params").unlink(), "parameters .*-0000.params do not"),
     ],
 )
 def test_damaged_pairs(tmp_path, harm, message):
@@ -457,7 +465,7 @@ def test_mutated_pairs_end_in_one_line(tmp_path):
 
 def test_vgg_names_take_the_familys_own_reader(tmp_path, small_weights):
     assert catalogue.load("vgg19", small_weights).name == "VGG-19"
-    with pytest.raises(InputError, match="is VGG-19, not vgg16"):
+    with pytest.raises(InputError, match="VGG-19, not vgg16"):
         catalogue.load("vgg16", small_weights)
     block = zoo_block("vgg11_bn")
     block.save_parameters(str(tmp_path / "v.params"))
@@ -469,7 +477,7 @@ def test_vgg_names_take_the_familys_own_reader(tmp_path, small_weights):
     image = ((pixels / 255 - MEAN) / STD).transpose(0, 3, 1, 2)
     (expected,) = own_outputs(block, image, [f"{block.name}_relu2_fwd"])
     assert np.abs(code - expected).max() < 1e-4 * np.abs(expected).max()
-    with pytest.raises(InputError, match="input= is for other networks"):
+    with pytest.raises(InputError, match="input= cannot be used with the VGG family"):
         catalogue.load("vgg19", small_weights, input="caffe")
 
 

@@ -14,7 +14,7 @@ from fmi.errors import InputError
 def test_fitted_truncates_and_enlarges_as_the_2016_code():
     assert pictures.fitted(np.zeros((734, 979, 3)), 512) == (383, 512)  # the Golden Gate Bridge
     assert pictures.fitted(np.zeros((313, 196, 3)), 512) == (512, 320)  # The Starry Night, cropped
-    with pytest.raises(InputError, match="1000 x 1 pixels vanishes at a long edge of 100"):
+    with pytest.raises(InputError, match="1000 x 1 pixels .*long_edge=100"):
         pictures.fitted(np.zeros((1, 1000, 3)), 100)
 
 
@@ -75,11 +75,11 @@ def test_read_takes_path_image_and_array(picture, tmp_path):
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        (np.zeros((4, 4, 3)), "should be uint8 of shape (H, W, 3)"),
+        (np.zeros((4, 4, 3)), "uint8 of shape (H, W, 3)"),
         (np.zeros((4, 4, 3)), "not (4, 4, 3) float64"),
         (np.zeros((4, 4, 2), np.uint8), "not (4, 4, 2) uint8"),
         (np.zeros((0, 4, 3), np.uint8), "not (0, 4, 3) uint8"),
-        (7, "should be a path, a PIL image or an array, not int"),
+        (7, "a path, a PIL image or an array, not int"),
         ("nowhere.jpg", "picture nowhere.jpg cannot be read: No such file or directory"),
     ],
 )
@@ -92,12 +92,12 @@ def test_what_is_no_picture_is_refused(source, message):
 def test_a_file_that_is_no_picture_is_refused(tmp_path):
     path = tmp_path / "notes.png"
     path.write_text("not a picture")
-    with pytest.raises(InputError, match="notes.png is no picture that can be read"):
+    with pytest.raises(InputError, match="notes.png cannot be read as a picture"):
         pictures.read(path)
     whole = io.BytesIO()
     Image.fromarray(np.zeros((50, 50, 3), np.uint8)).save(whole, format="PNG")
     path.write_bytes(whole.getvalue()[:60])
-    with pytest.raises(InputError, match="notes.png is no picture that can be read"):
+    with pytest.raises(InputError, match="notes.png cannot be read as a picture"):
         pictures.read(path)
 
 

@@ -119,7 +119,7 @@ def test_sixteen_bits_of_colour(tmp_path):
 def test_floating_point_is_refused(tmp_path):
     path = tmp_path / "a.tif"
     Image.fromarray(np.ones((4, 4), np.float32)).save(path)
-    with pytest.raises(InputError, match="no known range"):
+    with pytest.raises(InputError, match="grey values"):
         pictures.read(path)
 
 
@@ -171,7 +171,7 @@ def test_srgb_profile_changes_nothing(rgb, tmp_path):
 def test_damaged_profile_is_left_out(rgb, tmp_path, caplog):
     found = saved(tmp_path / "a.png", Image.fromarray(rgb), icc_profile=b"nonsense" * 30)
     np.testing.assert_array_equal(found, rgb)
-    assert "ICC profile cannot be used" in caplog.text
+    assert "ICC profile" in caplog.text
 
 
 def test_decompression_bomb(tmp_path):
@@ -204,7 +204,7 @@ def test_cut_files(suffix, rgb, tmp_path):
         path
     )
     cut(path)
-    with pytest.raises(InputError, match=f"cut.{suffix} is no picture") as caught:
+    with pytest.raises(InputError, match=f"cut.{suffix} cannot be read") as caught:
         pictures.read(path)
     assert "\n" not in str(caught.value)
 
@@ -213,7 +213,7 @@ def test_no_picture(tmp_path):
     path = tmp_path / "a.jpg"
     for content in (b"", b"<html>", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"):
         path.write_bytes(content)
-        with pytest.raises(InputError, match="is no picture that can be read: none of PNG, JPEG"):
+        with pytest.raises(InputError, match="cannot be read as a picture; .*PNG, JPEG"):
             pictures.read(path)
     with pytest.raises(InputError, match="is not a file"):
         pictures.read(tmp_path)
@@ -228,5 +228,5 @@ def test_damaged_image_object(tmp_path):
     noise = np.random.RandomState(0).randint(0, 256, (50, 50, 3), dtype=np.uint8)
     Image.fromarray(noise).save(stream, format="PNG")
     image = Image.open(io.BytesIO(stream.getvalue()[:4000]))
-    with pytest.raises(InputError, match="the image is no picture that can be read"):
+    with pytest.raises(InputError, match="the image cannot be read as a picture"):
         pictures.read(image)

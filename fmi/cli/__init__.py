@@ -15,7 +15,7 @@ from fmi.errors import FmiError
 
 
 def main(arguments: Optional[List[str]] = None) -> int:
-    """Run a command; the exit status is 0, 2 for a mistake in the input, 130 after Ctrl-C."""
+    """Run a command; return exit status 0, 2 for an error in the input, or 130 after Ctrl-C."""
     parser = argparse.ArgumentParser(prog="fmi", description=fmi.__doc__)
     parser.add_argument("--version", action="version", version=f"fmi {fmi.__version__}")
     parser.add_argument("--verbose", action="store_true", help="log every detail")
@@ -37,5 +37,7 @@ def main(arguments: Optional[List[str]] = None) -> int:
         sys.stderr.write(f"fmi: {error}\n")
         return 2
     except KeyboardInterrupt:
-        sys.stderr.write("fmi: interrupted; finished panels are kept, run it again to go on\n")
+        sys.stderr.write(
+            "fmi: interrupted; finished panels are kept, run the command again to resume\n"
+        )
         return 130

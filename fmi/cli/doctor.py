@@ -1,4 +1,4 @@
-"""``fmi doctor``: what is here, what is missing, what to do."""
+"""``fmi doctor``: report what is installed, what is missing, and how to fix it."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from typing import Any
 
 def add(commands: Any) -> None:
     """Add the command."""
-    doctor = commands.add_parser("doctor", help="what is here, what is missing, what to do")
-    doctor.add_argument("--json", action="store_true", help="for reports")
+    doctor = commands.add_parser(
+        "doctor", help="report what is installed, what is missing, and how to fix it"
+    )
+    doctor.add_argument("--json", action="store_true", help="print JSON, for bug reports")
     doctor.set_defaults(run=_doctor)
 
 

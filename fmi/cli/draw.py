@@ -18,7 +18,7 @@ def add(commands: Any) -> None:
 
 
 def _draw(path: Path, overrides: List[str]) -> int:
-    from fmi.runs import experiment, figures  # imports MXNet, whose absence is reported above
+    from fmi.runs import experiment, figures  # imports MXNet; main() reports if it is missing
 
     for written in figures.draw(experiment.read(path, overrides)):
         sys.stdout.write(f"{written}\n")

@@ -12,18 +12,18 @@ from fmi.errors import InputError
 
 def add(commands: Any) -> None:
     """Add the command."""
-    layers = commands.add_parser("layers", help="the layers of a network, by the names they go by")
+    layers = commands.add_parser("layers", help="list the layers of a network")
     layers.add_argument(
         "network",
         nargs="?",
         default="auto",
         help="such as vgg19, embedded, resnet18_v1, net-symbol.json, or a weights file",
     )
-    layers.add_argument("--weights", default="auto", help="the file of its parameters")
+    layers.add_argument("--weights", default="auto", help="file with the parameters of the network")
     layers.add_argument(
-        "--size", type=int, default=224, metavar="N", help="of a picture, N x N pixels (224)"
+        "--size", type=int, default=224, metavar="N", help="size of the picture, N x N pixels (224)"
     )
-    layers.add_argument("--json", action="store_true", help="for other programs")
+    layers.add_argument("--json", action="store_true", help="print JSON")
     layers.set_defaults(run=_layers)
 
 
@@ -31,7 +31,7 @@ def _layers(chosen: argparse.Namespace) -> int:
     from fmi.networks import catalogue
 
     if chosen.size < 1:
-        raise InputError(f"--size {chosen.size} should be at least 1")
+        raise InputError(f"--size {chosen.size} is too small; it must be at least 1")
     network = catalogue.outline(chosen.network, chosen.weights)
     rows = network.table(chosen.size, chosen.size)
     if chosen.json:

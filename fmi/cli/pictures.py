@@ -12,12 +12,14 @@ from fmi.sources import table
 
 def add(commands: Any) -> None:
     """Add the command."""
-    pictures = commands.add_parser("pictures", help="the paper's pictures: list, fetch")
+    pictures = commands.add_parser("pictures", help="list and fetch the paper's pictures")
     words = pictures.add_subparsers(dest="word", required=True, metavar="WORD")
-    word = words.add_parser("list", help="author, licence, copyright, and what is here")
+    word = words.add_parser(
+        "list", help="list author, licence, copyright and state of each picture"
+    )
     word.set_defaults(run=_pictures_list)
-    word = words.add_parser("fetch", help="download and check")
-    word.add_argument("names", nargs="*", metavar="NAME", help="such as golden_gate; all of them")
+    word = words.add_parser("fetch", help="download files and check their digests")
+    word.add_argument("names", nargs="*", metavar="NAME", help="such as golden_gate (default: all)")
     add_fetch(word)
     word.set_defaults(run=lambda chosen: fetch_all(table.pictures(), chosen))
 

@@ -13,20 +13,22 @@ from fmi.sources import table
 
 def add(commands: Any) -> None:
     """Add the command."""
-    weights = commands.add_parser("weights", help="what weights there are; fetch, show, convert")
+    weights = commands.add_parser("weights", help="list, fetch, verify, show and convert weights")
     words = weights.add_subparsers(dest="word", required=True, metavar="WORD")
-    word = words.add_parser("list", help="what is known, what is here, digests, licences")
+    word = words.add_parser("list", help="list known and present weights, digests and licences")
     word.set_defaults(run=_weights_list)
-    word = words.add_parser("fetch", help="download and check")
+    word = words.add_parser("fetch", help="download files and check their digests")
     word.add_argument("names", nargs="+", metavar="NAME", help="such as vgg19")
     add_fetch(word)
     word.set_defaults(run=lambda chosen: fetch_all(table.models(), chosen))
-    word = words.add_parser("verify", help="read every file that is here and check its digest")
+    word = words.add_parser("verify", help="read every file that is present and check its digest")
     word.set_defaults(run=_weights_verify)
-    word = words.add_parser("show", help="layout, layers, statistics and input of a file")
+    word = words.add_parser("show", help="show layout, layers, statistics and input of a file")
     word.add_argument("file", type=Path)
     word.set_defaults(run=_weights_show)
-    word = words.add_parser("convert", help="write a file's weights as .npz, RGB on 0-255")
+    word = words.add_parser(
+        "convert", help="convert a file to .npz, for RGB input on the 0-255 scale"
+    )
     word.add_argument("file", type=Path)
     word.add_argument("out", type=Path)
     word.set_defaults(run=_weights_convert)
@@ -46,7 +48,7 @@ def _weights_verify(_: argparse.Namespace) -> int:
     for path, state, _usable in results:
         sys.stdout.write(f"{path}: {state}\n")
     if not results:
-        sys.stdout.write("no weights are here: fmi weights fetch vgg19\n")
+        sys.stdout.write("no weights were found: fmi weights fetch vgg19\n")
     return 0 if all(usable for _, _, usable in results) else 2
 
 

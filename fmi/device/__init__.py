@@ -1,1 +1,1 @@
-"""Where fmi computes: MXNet, the GPU driver, the environment, and the choice of a device."""
+"""Devices: import of MXNet, GPU driver, environment, and choice of the device."""

@@ -1,7 +1,8 @@
-"""What the NVIDIA driver says: its version and its GPUs. Needs neither MXNet nor CUDA's libraries.
+"""The NVIDIA driver: its version and its GPUs, without MXNet and the CUDA libraries.
 
-Run as a file it prints the answer as JSON (``--wheel``: the MXNet wheel for this machine), which
-the Makefile asks for before anything is installed; so it imports nothing but the standard library.
+As a script, this file prints the result as JSON (with ``--wheel``: the MXNet wheel for this
+machine). The Makefile runs it before any package is installed, so it imports only the standard
+library.
 """
 
 from __future__ import annotations
@@ -16,30 +17,30 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Dict, List, Tuple
 
-LOWEST, HIGHEST = (5, 0), (8, 9)  # compute capabilities that the cu112 wheel has kernels for
-OLDEST = (450, 80, 2)  # NVIDIA: the oldest driver for CUDA 11.x
+LOWEST, HIGHEST = (5, 0), (8, 9)  # compute capabilities supported by the cu112 wheel
+OLDEST = (450, 80, 2)  # oldest driver for CUDA 11.x, according to NVIDIA
 OLDEST_TEXT = "450.80.02"
-CUDA_11 = 11000  # as cuDriverGetVersion counts
+CUDA_11 = 11000  # in the format of cuDriverGetVersion
 
 UPDATE = "sudo ubuntu-drivers install (Ubuntu), or https://www.nvidia.com/drivers"
-NO_DEVICE, STUB_LIBRARY = 100, 34  # of CUDA's CUresult
-MAJOR, MINOR = 75, 76  # of CUDA's CUdevice_attribute
+NO_DEVICE, STUB_LIBRARY = 100, 34  # values of CUresult
+MAJOR, MINOR = 75, 76  # values of CUdevice_attribute
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """A GPU as the driver describes it.
+    """A GPU as described by the driver.
 
     Attributes
     ----------
     index
-        As in ``gpu(0)``; ``CUDA_VISIBLE_DEVICES`` is obeyed.
+        Index as in ``gpu(0)``, among the GPUs in ``CUDA_VISIBLE_DEVICES``.
     name
-        Such as ``"NVIDIA A10"``.
+        Name such as ``"NVIDIA A10"``.
     capability
         Compute capability, major and minor.
     memory
-        Bytes.
+        Size of the memory in bytes.
     """
 
     index: int
@@ -58,26 +59,26 @@ class Gpu:
 
 @dataclass(frozen=True)
 class Driver:
-    """The NVIDIA driver, or why there is none.
+    """The NVIDIA driver, or the reason why there is none.
 
     Attributes
     ----------
     path
-        Of ``libcuda.so.1``; empty if it cannot be loaded.
+        Path of ``libcuda.so.1``; empty if it cannot be loaded.
     version
-        Such as ``"535.129.03"``; empty if the kernel does not tell.
+        Version such as ``"535.129.03"``; empty if unknown.
     cuda
-        The newest CUDA that it serves, 11020 for 11.2; 0 if it does not tell.
+        Newest supported CUDA version, 11020 for 11.2; 0 if unknown.
     status
-        What ``cuInit`` returned; 0 is success.
+        Return value of ``cuInit``; 0 means success.
     message
-        The driver's own word for another status, or the loader's.
+        Error message of the driver or of the dynamic loader.
     stub
-        Whether the library is no driver but a stand-in that programs are linked against.
+        Whether the library is not a driver but a stub for linking programs.
     hardware
         Whether the PCI bus has an NVIDIA GPU.
     gpus
-        Those that a program may use.
+        The GPUs that are visible to this process.
     """
 
     path: str = ""
@@ -90,24 +91,24 @@ class Driver:
     gpus: Tuple[Gpu, ...] = ()
 
     def describe(self) -> str:
-        """Its version, for a person."""
+        """Return the version for display."""
         cuda = f"CUDA {self.cuda // 1000}.{self.cuda % 1000 // 10}" if self.cuda else ""
         return ", ".join(part for part in (self.version, cuda) if part) or "version unknown"
 
     def problem(self) -> str:
-        """Why no GPU can be used, and the command that mends it; empty if one might be."""
+        """Return why no GPU can be used and how to fix it, or nothing if one may be usable."""
         if self.stub:
             return (
-                f"{self.path} is a stub, not a driver: take its folder out of LD_LIBRARY_PATH,"
+                f"{self.path} is a stub, not a driver: remove its folder from LD_LIBRARY_PATH,"
                 f" and install the driver: {UPDATE}"
             )
         if not self.path:
             if self.hardware:
                 return (
-                    "the NVIDIA GPU has no driver (libcuda.so.1 is not found): in a container"
-                    f" start it with --gpus all, elsewhere {UPDATE}"
+                    "the NVIDIA GPU has no driver (libcuda.so.1 was not found): start a container"
+                    f" with --gpus all; outside of containers: {UPDATE}"
                 )
-            return "there is no NVIDIA GPU and no driver (libcuda.so.1 is not found)"
+            return "there is no NVIDIA GPU and no driver (libcuda.so.1 was not found)"
         if 0 < self.cuda < CUDA_11 or (self.version and _numbers(self.version) < OLDEST):
             return (
                 f"the NVIDIA driver ({self.describe()}) is older than {OLDEST_TEXT}, which CUDA 11"
@@ -120,22 +121,22 @@ class Driver:
             )
         if not self.gpus:
             return (
-                "the NVIDIA driver sees no GPU: unset CUDA_VISIBLE_DEVICES; in a container start"
-                " it with --gpus all"
+                "the NVIDIA driver reports no GPU: unset CUDA_VISIBLE_DEVICES; start a container"
+                " with --gpus all"
             )
         return ""
 
     def wheel(self) -> str:
-        """The MXNet wheel for this machine, ``"cu112"`` or ``"cpu"``."""
+        """Return the MXNet wheel for this machine, ``"cu112"`` or ``"cpu"``."""
         served = not self.problem() and any(gpu.served for gpu in self.gpus)
         return "cu112" if served else "cpu"
 
 
 @functools.lru_cache(maxsize=None)
 def driver() -> Driver:
-    """The driver of this machine, asked once, in a process of its own.
+    """Query the driver of this machine once, in a separate process.
 
-    A process that has started the driver must not fork afterwards; this one stays free to.
+    A process must not fork after it has initialised the driver.
     """
     done = subprocess.run(
         [sys.executable, "-I", str(Path(__file__).resolve())],
@@ -151,7 +152,7 @@ def driver() -> Driver:
 
 
 def read(answer: Dict[str, Any]) -> Driver:
-    """A :class:`Driver` from its JSON."""
+    """Return the :class:`Driver` that a JSON object describes."""
     gpus = [Gpu(**{**gpu, "capability": tuple(gpu["capability"])}) for gpu in answer["gpus"]]
     return Driver(**{**answer, "gpus": tuple(gpus)})
 
@@ -161,7 +162,7 @@ def _numbers(version: str) -> Tuple[int, ...]:
 
 
 def _hardware() -> bool:
-    """Whether a display or 3D controller of vendor 0x10de is on the PCI bus."""
+    """Return whether the PCI bus has a display or 3D controller of vendor 0x10de."""
     for device in Path("/sys/bus/pci/devices").glob("*"):
         try:
             vendor, kind = ((device / name).read_text() for name in ("vendor", "class"))
@@ -182,7 +183,7 @@ def _version() -> str:
 
 
 def loaded_path(library: str) -> str:
-    """The file from which this process has loaded a library."""
+    """Return the file from which this process has loaded a library."""
     for line in Path("/proc/self/maps").read_text().splitlines():
         path = line.split(maxsplit=5)[5:]
         if path and library in Path(path[0]).name:
@@ -191,7 +192,7 @@ def loaded_path(library: str) -> str:
 
 
 def _ask() -> Driver:
-    """Load the driver and ask it; only ever in a process of its own."""
+    """Load and query the driver; call this only in a separate process."""
     about: Dict[str, Any] = {"version": _version(), "hardware": _hardware()}
     try:
         cuda = ctypes.CDLL("libcuda.so.1")

@@ -1,7 +1,7 @@
-"""What MXNet needs around it: the right wheel, NumPy 1, distutils, the CUDA libraries.
+"""The environment that MXNet needs: a wheel for this machine, NumPy 1, distutils, CUDA libraries.
 
-Nothing here imports MXNet or NumPy before it is asked to, so that ``fmi doctor`` can tell what is
-wrong where they cannot be imported.
+This module does not import MXNet or NumPy, so that ``fmi doctor`` can report what is wrong if they
+cannot be imported.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ CUDA_LIBRARIES = {
 
 
 def pip_install(extra: str) -> str:
-    """The command that installs an extra of this package, ``"cpu"`` or ``"cu112"``."""
+    """Return the command that installs an extra of this package, ``"cpu"`` or ``"cu112"``."""
     root = Path(__file__).resolve().parents[2]
     if extra == "cpu":
         return "pip install 'mxnet==1.9.1'"
@@ -48,22 +48,22 @@ def pip_install(extra: str) -> str:
 
 
 def to_cpu() -> str:
-    """The command that replaces the cu112 wheel by the CPU's."""
+    """Return the command that replaces the cu112 wheel with the CPU wheel."""
     return f"pip uninstall -y mxnet-cu112 && {pip_install('cpu')}"
 
 
 def to_cu112() -> str:
-    """The command that replaces the CPU wheel by cu112's."""
+    """Return the command that replaces the CPU wheel with the cu112 wheel."""
     return f"pip uninstall -y mxnet && {pip_install('cu112')}"
 
 
 def installed_wheel() -> str:
-    """Name of the installed MXNet distribution, ``"mxnet"`` or ``"mxnet-cu112"``.
+    """Return the name of the installed MXNet distribution, ``"mxnet"`` or ``"mxnet-cu112"``.
 
     Raises
     ------
     SetupError
-        If there is none, or both: they install the same module over each other.
+        If none or both are installed. Both install the same files, so they overwrite each other.
     """
     wheels = []
     for name in ("mxnet", "mxnet-cu112"):
@@ -87,29 +87,29 @@ def installed_wheel() -> str:
 
 
 def check_numpy(version: str) -> None:
-    """Refuse NumPy 2, which MXNet 1.9.1 does not know.
+    """Check that NumPy is not version 2, which MXNet 1.9.1 does not support.
 
     Raises
     ------
     SetupError
-        With the command that brings NumPy 1 back.
+        If it is; the message contains the command that installs NumPy 1.
     """
     if int(version.split(".")[0]) >= 2:
         raise SetupError(
-            f"NumPy {version} is installed, MXNet 1.9.1 needs NumPy 1: pip install 'numpy<2'"
+            f"NumPy {version} is installed, but MXNet 1.9.1 needs NumPy 1: pip install 'numpy<2'"
         )
 
 
 def check_distutils() -> None:
-    """MXNet imports ``distutils``; on Python 3.12 and later setuptools provides it.
+    """Check that ``distutils`` exists; on Python 3.12 and later, setuptools provides it.
 
     Raises
     ------
     SetupError
-        If nothing does.
+        If ``distutils`` is missing.
     """
     if importlib.util.find_spec("distutils") is None:
-        raise SetupError("MXNet needs distutils, which this Python lacks: pip install setuptools")
+        raise SetupError("MXNet needs distutils, which is missing: pip install setuptools")
 
 
 @dataclass(frozen=True)
@@ -119,13 +119,13 @@ class Library:
     Attributes
     ----------
     name
-        As the linker knows it, such as ``libcudnn.so.8``.
+        Name such as ``libcudnn.so.8``.
     path
-        Empty if it could not be loaded.
+        Path of the file; empty if the library could not be loaded.
     version
-        Of pip's package, or what the name of the system's file tells.
+        Version of the pip package, or the version in the name of a system file.
     error
-        The loader's word if it could not be loaded.
+        Error message of the dynamic loader, if the library could not be loaded.
     """
 
     name: str
@@ -135,9 +135,9 @@ class Library:
 
 
 def load_cuda_libraries() -> List[Library]:
-    """Load the libraries of pip's ``nvidia-*-cu11`` packages, so that MXNet finds them.
+    """Load the libraries of the ``nvidia-*-cu11`` packages, so that MXNet finds them.
 
-    Where pip has not installed one, the system's is taken.
+    If pip has not installed a library, the library of the system is used.
     """
     return [_load(package, library) for package, library in CUDA_LIBRARIES.items()]
 
@@ -154,12 +154,12 @@ def _load(package: str, library: str) -> Library:
         path = candidate if "/" in candidate else loaded_path(library)
         log.debug("%s loaded from %s", library, path)
         return Library(library, path, _version(package, Path(path)))
-    log.debug("%s not loaded", library)  # MXNet's own import tells which it cannot do without
+    log.debug("%s not loaded", library)  # importing MXNet reports a required library
     return Library(library, error=error)
 
 
 def _candidates(package: str, library: str) -> Iterator[str]:
-    """Where a library may be: pip's folders, the loader's own places, CUDA's usual folders."""
+    """Yield possible paths of a library: pip's folders, the loader's, the usual CUDA folders."""
     pips = [*sys.path, site.getusersitepackages()]
     for folder in dict.fromkeys(pips):
         file = Path(folder) / "nvidia" / package / "lib" / library
@@ -185,7 +185,7 @@ def _version(package: str, path: Path) -> str:
 
 
 def shared_with_cuda_12() -> List[str]:
-    """Packages of CUDA 12 that have written over a library of CUDA 11 with the same name."""
+    """Return the CUDA 12 packages that have overwritten a CUDA 11 library of the same name."""
     found = []
     for package, library in CUDA_LIBRARIES.items():
         name = f"nvidia-{package.replace('_', '-')}-cu12"
@@ -199,20 +199,20 @@ def shared_with_cuda_12() -> List[str]:
 
 
 def import_problem(wheel: str, error: str, driver: Driver) -> str:
-    """Why a wheel's library cannot be loaded, and the command that mends it.
+    """Return why the library of a wheel cannot be loaded, and the command that fixes it.
 
     Parameters
     ----------
     wheel
-        The installed one.
+        The installed wheel.
     error
-        The loader's word.
+        Error message of the dynamic loader.
     driver
-        What the NVIDIA driver says.
+        The NVIDIA driver.
     """
     if wheel == "mxnet-cu112":
         if "undefined symbol: cu" in error or "libcuda.so" in error:
-            why = driver.problem() or f"the NVIDIA driver does not fit it ({error}): {UPDATE}"
+            why = driver.problem() or f"the NVIDIA driver is incompatible ({error}): {UPDATE}"
             return f"mxnet-cu112 cannot be loaded: {why}; or compute on the CPU: {to_cpu()}"
         missing = [name for name in CUDA_LIBRARIES.values() if name in error]
         if missing:
@@ -222,7 +222,7 @@ def import_problem(wheel: str, error: str, driver: Driver) -> str:
 
 
 def cpu_flags() -> FrozenSet[str]:
-    """What the CPU can do, in Linux's words, such as ``"amx_bf16"``."""
+    """Return the feature flags of the CPU as named by Linux, such as ``"amx_bf16"``."""
     try:
         text = Path("/proc/cpuinfo").read_text()
     except OSError:
@@ -231,17 +231,17 @@ def cpu_flags() -> FrozenSet[str]:
 
 
 def has_amx() -> bool:
-    """Whether the CPU has a matrix unit for bfloat16."""
+    """Return whether the CPU has a matrix unit for bfloat16."""
     return platform.machine() == "x86_64" and "amx_bf16" in cpu_flags()
 
 
 def cores(root: Path = Path("/")) -> int:
-    """The CPU's cores that this process may use; two threads of one core count once.
+    """Return the number of physical cores that this process may use.
 
     Parameters
     ----------
     root
-        Where Linux's ``sys`` is.
+        Folder that contains ``sys``.
     """
     try:
         allowed = sorted(os.sched_getaffinity(0))
@@ -259,7 +259,7 @@ def cores(root: Path = Path("/")) -> int:
 
 @contextlib.contextmanager
 def variable(name: str, value: str) -> Iterator[None]:
-    """Set an environment variable for a while, unless it is set already."""
+    """Set an environment variable temporarily, unless it is already set."""
     if name in os.environ:
         yield
         return
@@ -271,17 +271,17 @@ def variable(name: str, value: str) -> Iterator[None]:
 
 
 def free_main_memory(root: Path = Path("/")) -> Optional[int]:
-    """Bytes that a process may still take: fewer than are free if its control group has a limit.
+    """Return the memory in bytes that is available to this process, with cgroup limits applied.
 
     Parameters
     ----------
     root
-        Where Linux's ``proc`` and ``sys`` are.
+        Folder that contains ``proc`` and ``sys``.
 
     Returns
     -------
     int or None
-        ``None`` where Linux does not tell.
+        ``None`` if the value is unknown.
     """
     found = []
     with contextlib.suppress(OSError, ValueError, StopIteration):

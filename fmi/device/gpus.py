@@ -1,7 +1,7 @@
-"""Which GPUs MXNet can compute on, and in one line why it cannot on the others.
+"""Determine which GPUs MXNet can use, and for the others, the reason in one line.
 
-A GPU is asked for its compute capability first, then tried with a small convolution, each once
-and in a process of its own.
+First the compute capability of a GPU is checked, then a small convolution is run on it. Both
+happen once and in a separate process.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from fmi.device.driver import HIGHEST, LOWEST, Gpu, driver
 
 log = logging.getLogger(__name__)
 
-PATIENCE = 300  # seconds that a trial may take; the first use of a GPU can be slow
+PATIENCE = 300  # timeout of a trial in seconds; the first use of a GPU can be slow
 ROOT = Path(__file__).resolve().parents[2]
 TRIAL = "import sys; sys.path.append({root!r}); from fmi.device import trial; trial.main({index})"
 IN_USE = ("out of memory", "ALLOC_FAILED", "busy or unavailable", "exclusive")
@@ -29,16 +29,16 @@ IN_USE = ("out of memory", "ALLOC_FAILED", "busy or unavailable", "exclusive")
 
 @dataclass(frozen=True)
 class Trial:
-    """What came of a small convolution on a GPU.
+    """Result of a small convolution on a GPU.
 
     Attributes
     ----------
     problem
-        One line; empty if the GPU computed what the CPU does.
+        Description in one line; empty if the result agrees with that of the CPU.
     free, total
-        Bytes of its memory before the trial; 0 if unknown.
+        Free and total memory in bytes before the trial; 0 if unknown.
     difference
-        Relative, from the CPU's result.
+        Relative difference from the result of the CPU.
     """
 
     problem: str = ""
@@ -48,38 +48,38 @@ class Trial:
 
 
 def parse(device: str) -> Optional[Tuple[str, int]]:
-    """Kind and index of a device such as ``"gpu(1)"`` or ``"cpu"``; ``None`` if it is none."""
+    """Parse a device such as ``"gpu(1)"`` or ``"cpu"``; return its kind and index, or ``None``."""
     match = re.fullmatch(r"(cpu|gpu)(?:\((\d+)\))?", device.strip())
     return (match.group(1), int(match.group(2) or 0)) if match else None
 
 
 def problem(index: int) -> str:
-    """Why MXNet cannot compute on GPU `index`, and the command that mends it; empty if it can."""
+    """Return why MXNet cannot use GPU `index` and how to fix it, or nothing if it can."""
     found = driver()
     wheel = environment.installed_wheel()
     if wheel == "mxnet" and found.wheel() == "cu112":
         names = ", ".join(str(gpu) for gpu in found.gpus if gpu.served)
-        return f"{names} is here, but MXNet's CPU wheel is installed: {environment.to_cu112()}"
+        return f"{names} was found, but MXNet's CPU wheel is installed: {environment.to_cu112()}"
     if found.problem():
         return found.problem()
     if index >= len(found.gpus):
-        return f"there is no gpu({index}): the driver sees {len(found.gpus)}, counted from 0"
+        return f"there is no gpu({index}): the driver reports {len(found.gpus)}, numbered from 0"
     gpu = found.gpus[index]
     return trial(index).problem if gpu.served else unserved(gpu)
 
 
 def unserved(gpu: Gpu) -> str:
-    """One line for a GPU that the cu112 wheel has no kernels for."""
+    """Return the message for a GPU that the cu112 wheel does not support."""
     low, high = (".".join(str(number) for number in pair) for pair in (LOWEST, HIGHEST))
     return (
-        f"gpu({gpu.index}) {gpu} cannot be used: mxnet-cu112 1.9.1, MXNet's last, has kernels for"
-        f" {low} to {high}; the CPU is what remains: export FMI_CTX=cpu"
+        f"gpu({gpu.index}) {gpu} cannot be used: mxnet-cu112 1.9.1, the last release, has kernels"
+        f" for {low} to {high} only; use the CPU instead: export FMI_CTX=cpu"
     )
 
 
 @functools.lru_cache(maxsize=None)
 def trial(index: int) -> Trial:
-    """Try a convolution on a GPU, once in this process's life."""
+    """Run a convolution on a GPU; the result is cached."""
     name = f"gpu({index}) {driver().gpus[index]}"
     try:
         done = subprocess.run(
@@ -90,31 +90,31 @@ def trial(index: int) -> Trial:
             check=False,
         )
     except subprocess.TimeoutExpired:
-        return Trial(f"{name} gave no answer in {PATIENCE} s: look at nvidia-smi, restart it")
+        return Trial(f"{name} did not respond in {PATIENCE} s: check nvidia-smi, then restart it")
     log.debug("trial of %s ended with %d: %s", name, done.returncode, done.stderr)
     if done.returncode != 0:
         return Trial(_failure(name, done.returncode, done.stderr))
     answer = json.loads(done.stdout.splitlines()[-1])
     if not answer.pop("right"):
         return Trial(
-            f"{name} computes wrongly (off by {answer['difference']:.2g} from the CPU): update the"
-            " driver, or export FMI_CTX=cpu",
+            f"{name} computes incorrect results (off by {answer['difference']:.2g} from the CPU):"
+            " update the driver, or export FMI_CTX=cpu",
             **answer,
         )
     return Trial(**answer)
 
 
 def _failure(name: str, status: int, said: str) -> str:
-    """One line for a trial that failed."""
+    """Return the message for a trial that failed."""
     reason = next((word for word in IN_USE if word in said), "")
     if reason:
         return (
-            f"{name} is in use by others ({reason}): nvidia-smi tells by whom; wait, or choose"
-            " another device, such as: export FMI_CTX='gpu(1)'"
+            f"{name} is in use by other processes ({reason}): nvidia-smi lists them; wait, or"
+            " choose another device, for example: export FMI_CTX='gpu(1)'"
         )
     if "no kernel image" in said:
-        return f"{name} finds no kernels in mxnet-cu112: export FMI_CTX=cpu"
+        return f"mxnet-cu112 has no kernels for {name}: export FMI_CTX=cpu"
     lines = [line.strip() for line in said.splitlines() if "Error" in line or "error" in line]
     end = f"signal {-status}" if status < 0 else f"status {status}"
     why = lines[-1][:200] if lines else f"it ended with {end}"
-    return f"{name} fails at a small convolution ({why}): fmi --verbose doctor tells more"
+    return f"{name} failed to run a small convolution ({why}); for details: fmi --verbose doctor"

@@ -1,8 +1,8 @@
-"""The one door to MXNet: every other module imports ``mx`` from here.
+"""Import MXNet: every other module imports ``mx`` from here.
 
-MXNet 1.9.1 is the project's last release; this module mends what has changed around it since
-(NumPy's ``np.bool``, Python 3.12's missing ``distutils``), loads the CUDA libraries that pip
-installs, and chooses the device.
+MXNet 1.9.1 is the last release. This module works around later changes in its dependencies
+(``np.bool`` in NumPy, ``distutils`` in Python 3.12), loads the CUDA libraries that pip installs,
+and chooses the device.
 """
 
 from __future__ import annotations
@@ -23,24 +23,25 @@ from fmi.errors import InputError, SetupError, unknown
 log = logging.getLogger(__name__)
 
 ENVIRONMENT = {
-    "MXNET_USE_FUSION": "0",  # its run-time compiler is not needed
-    "MXNET_CUDNN_LIB_CHECKING": "0",  # a note about cuDNN's minor version
-    "NVIDIA_TF32_OVERRIDE": "0",  # float32 is float32: Ampere and later would round to 10 bits
+    "MXNET_USE_FUSION": "0",  # the run-time compiler is not needed
+    "MXNET_CUDNN_LIB_CHECKING": "0",  # suppress a note about the minor version of cuDNN
+    "NVIDIA_TF32_OVERRIDE": "0",  # use true float32; Ampere and later would round to 10 bits
 }
 
 
 def _mend_numpy() -> None:
-    """Give NumPy 1.24-1.26 back the alias ``np.bool``, which MXNet asks for at import."""
+    """Restore the alias ``np.bool`` in NumPy 1.24-1.26, which MXNet needs at import."""
     environment.check_numpy(np.__version__)
     vars(np).setdefault("bool", bool)  # not hasattr: it warns
 
 
 def _switch_on_amx() -> bool:
-    """Let MXNet's convolutions in bfloat16 use the CPU's matrix unit (AMX), where it has one.
+    """Let MXNet's convolutions in bfloat16 use the matrix unit (AMX) of the CPU, if it has one.
 
-    oneDNN uses it only if ``DNNL_MAX_CPU_ISA`` says so before its first primitive, and the
-    process is killed unless it has asked Linux for the tile registers before. The variable is
-    taken back at once: a process started from here has not asked. ``FMI_AMX=0`` leaves AMX off.
+    oneDNN uses AMX only if ``DNNL_MAX_CPU_ISA`` allows it before the first primitive is created,
+    and Linux kills the process unless it has requested the tile registers before. The variable is
+    removed immediately, because child processes have not made this request. ``FMI_AMX=0``
+    disables AMX.
     """
     variable = "DNNL_MAX_CPU_ISA"
     if os.environ.get("FMI_AMX") == "0" or variable in os.environ:
@@ -60,21 +61,21 @@ def _switch_on_amx() -> bool:
 
 
 def compute_type(precision: str, ctx: Context) -> str:
-    """The number format of the network, ``"float32"``, ``"bfloat16"`` or ``"float16"``.
+    """Return the number format of the network, ``"float32"``, ``"bfloat16"`` or ``"float16"``.
 
     Parameters
     ----------
     precision
-        ``"float32"``, ``"bfloat16"`` (CPUs), ``"float16"`` (GPUs; unverified, as no GPU was at
-        hand), or ``"auto"``: bfloat16 where the CPU has AMX, which makes it several times as
-        fast, else float32; the choice is logged.
+        ``"float32"``, ``"bfloat16"`` (CPUs), ``"float16"`` (GPUs; not tested on a GPU), or
+        ``"auto"``: bfloat16 on CPUs with AMX, where it is several times as fast, else float32.
+        The choice is logged.
     ctx
         The device.
 
     Raises
     ------
     InputError
-        For another word, or a format that the device has not.
+        If the precision is unknown or not supported by the device.
     """
     if precision not in PRECISIONS:
         raise unknown("precision", precision, PRECISIONS)
@@ -91,15 +92,15 @@ def compute_type(precision: str, ctx: Context) -> str:
 
 def _import_mxnet():  # type: ignore[no-untyped-def]  # MXNet has no type hints
     wheel = environment.installed_wheel()
-    os.environ.setdefault("MXNET_CPU_TEMP_COPY", "1")  # not four work spaces, half a GB each
+    os.environ.setdefault("MXNET_CPU_TEMP_COPY", "1")  # instead of four work spaces of 0.5 GB
     _mend_numpy()
     environment.check_distutils()
     if wheel == "mxnet-cu112":
         for name, value in ENVIRONMENT.items():
             os.environ.setdefault(name, value)
         environment.load_cuda_libraries()
-    # By itself it computes on half of the cores, taking them for two each; and its threads wait
-    # actively, which makes it many times as slow where another process wants the cores too.
+    # By default, MXNet uses only half of the cores, because it assumes two threads per core. Its
+    # threads also wait actively, which slows it down severely if other processes use the cores.
     threads = environment.variable("OMP_NUM_THREADS", str(environment.cores()))
     waiting = environment.variable("OMP_WAIT_POLICY", "PASSIVE")
     try:
@@ -125,7 +126,7 @@ else:
 
 
 def gpu_works(index: int) -> bool:
-    """Whether a small convolution runs on GPU `index`; tried once."""
+    """Return whether a small convolution runs on GPU `index`; the result is cached."""
     return not gpus.problem(index)
 
 
@@ -140,26 +141,26 @@ def _best_context() -> Context:
             return mx.gpu(index)
         problems.append(problem)
         log.debug("gpu(%d): %s", index, problem)
-    # Where a GPU was to be expected, its absence is said even if nobody listens to the log.
+    # If a GPU was expected, warn about its absence, which is shown even if logging is not set up.
     expected = driver().hardware or found or environment.installed_wheel() == "mxnet-cu112"
     log.log(logging.WARNING if expected else logging.INFO, "computing on the CPU: %s", problems[0])
     return mx.cpu()
 
 
 def context(ctx: Union[None, str, Context] = None) -> Context:
-    """The device to compute on.
+    """Return the device to compute on.
 
     Parameters
     ----------
     ctx
-        ``"cpu"``, ``"gpu"``, ``"gpu(1)"``, or a context of MXNet. ``None``: what the environment
-        variable ``FMI_CTX`` says; without it the first GPU that passes a trial, else the CPU, and
-        the log says why.
+        ``"cpu"``, ``"gpu"``, ``"gpu(1)"``, or a context of MXNet. If ``None``, the environment
+        variable ``FMI_CTX`` is used; if it is not set, the first GPU that passes a trial, else the
+        CPU. The choice and its reason are logged.
 
     Raises
     ------
     InputError
-        If the text is no device, or a GPU is asked for that cannot be used.
+        If the device does not exist, or is a GPU that cannot be used.
     """
     asked = "ctx"
     if ctx is None and os.environ.get("FMI_CTX"):
@@ -175,19 +176,19 @@ def context(ctx: Union[None, str, Context] = None) -> Context:
         problem = gpus.problem(index)
         if problem:
             raise InputError(
-                f"{asked}='gpu({index})' asks for a GPU that MXNet cannot use here: {problem};"
-                f" leave {asked} out to compute on the CPU"
+                f"{asked}='gpu({index})' requests a GPU that MXNet cannot use here: {problem};"
+                f" to compute on the CPU, use {asked}='cpu'"
             )
     return mx.Context(kind, index)
 
 
 def device_name(ctx: Context) -> str:
-    """A GPU's name and compute capability; empty for the CPU."""
+    """Return the name and the compute capability of a GPU; empty for the CPU."""
     return str(driver().gpus[ctx.device_id]) if ctx.device_type == "gpu" else ""
 
 
 def free_memory(ctx: Context) -> int:
-    """Bytes that are free on a device; 2 GiB where nobody tells."""
+    """Return the free memory of a device in bytes, or 2 GiB if it is unknown."""
     free: Optional[int] = None
     if ctx.device_type == "gpu":
         with contextlib.suppress(mx.MXNetError):
@@ -198,18 +199,21 @@ def free_memory(ctx: Context) -> int:
 
 
 def out_of_memory(error: Exception) -> bool:
-    """Whether an error of MXNet's is for want of a GPU's memory."""
+    """Return whether an MXNet error means that a GPU is out of memory."""
     return any(word in str(error) for word in ("out of memory", "ALLOC_FAILED"))
 
 
 def out_of_main_memory(error: Exception) -> bool:
-    """Whether it is for want of the machine's memory; MXNet cannot be relied on afterwards."""
+    """Return whether an MXNet error means that main memory is exhausted.
+
+    MXNet is not reliable after this error.
+    """
     return "Failed to allocate CPU Memory" in str(error)
 
 
 def release_memory(ctx: Context) -> None:
-    """Give back what MXNet keeps for later, after an error for want of memory."""
-    with contextlib.suppress(mx.MXNetError):  # the queue may hold further errors of the same kind
+    """Release the memory that MXNet has cached, after an out-of-memory error."""
+    with contextlib.suppress(mx.MXNetError):  # more errors of this kind may be queued
         mx.nd.waitall()
     if ctx.device_type == "gpu":
         ctx.empty_cache()

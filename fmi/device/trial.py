@@ -1,7 +1,7 @@
-"""A small convolution on a GPU, forward and backward, compared with the CPU's.
+"""Compare a small convolution on a GPU, forward and backward, with the result of the CPU.
 
-Run in a process of its own (see :mod:`fmi.device.gpus`), because a kernel that the GPU cannot run
-aborts the process.
+This runs in a separate process (see :mod:`fmi.device.gpus`), because a kernel that the GPU cannot
+run aborts the process.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import numpy as np
 
 from fmi.device.mxnet import Context, mx
 
-TOLERANCE = 1e-2  # relative; rounding to TF32 would be about 1e-3
+TOLERANCE = 1e-2  # relative; rounding to TF32 causes about 1e-3
 
 
 def convolve(ctx: Context) -> List[np.ndarray]:
-    """The convolution's result and its gradient for the picture."""
+    """Return the result of a convolution and its gradient with respect to the picture."""
     random = np.random.RandomState(0)
     image = mx.nd.array(random.normal(0, 1, (2, 3, 20, 24)), ctx=ctx)
     kernel = mx.nd.array(random.normal(0, 1, (8, 3, 3, 3)), ctx=ctx)
@@ -33,13 +33,13 @@ def convolve(ctx: Context) -> List[np.ndarray]:
 
 
 def difference(found: List[np.ndarray], wanted: List[np.ndarray]) -> float:
-    """The largest relative difference; infinite where something is not finite."""
+    """Return the largest relative difference, or infinity if a value is not finite."""
     each = [np.linalg.norm(f - w) / np.linalg.norm(w) for f, w in zip(found, wanted)]
-    return float(np.nan_to_num(np.max(each), nan=np.inf))  # max() would pass over nan
+    return float(np.nan_to_num(np.max(each), nan=np.inf))  # max() would ignore nan
 
 
 def main(index: int) -> None:
-    """Compute on GPU `index`, and print what came of it as JSON."""
+    """Compute on GPU `index`, and print the result as JSON."""
     gpu = mx.gpu(index)
     free, total = mx.context.gpu_memory_info(index)
     off = difference(convolve(gpu), convolve(mx.cpu()))

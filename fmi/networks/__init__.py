@@ -1,1 +1,1 @@
-"""Networks: how a picture becomes codes, and a loss of codes a gradient for the picture."""
+"""Networks: compute codes from pictures, and gradients of losses with respect to pictures."""

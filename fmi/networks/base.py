@@ -1,4 +1,4 @@
-"""What a network is to the rest of fmi: layers in order, codes of a batch, gradient of a loss."""
+"""Base classes of networks: ordered layers, the codes of a batch, the gradient of a loss."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ Triple = Tuple[float, float, float]
 
 @dataclass(frozen=True)
 class Input:
-    """How a network takes a picture: ``(RGB * scale / 255 - mean) / std``.
+    """The preprocessing that a network expects: ``(RGB * scale / 255 - mean) / std``.
 
     Attributes
     ----------
     channels
-        ``"RGB"`` or ``"BGR"``, the order in which the network takes the colours.
+        ``"RGB"`` or ``"BGR"``, the order of the colour channels in the input of the network.
     scale
-        What white is before the mean is subtracted: 1 or 255.
+        The value of white before the mean is subtracted: 1 or 255.
     mean, std
-        In the order red, green, blue, on that scale.
+        One value each for red, green and blue, in this order and on this scale.
     """
 
     channels: str = "RGB"
@@ -39,8 +39,8 @@ class Input:
         right = self.channels in ("RGB", "BGR") and len(self.mean) == len(self.std) == 3
         if not (right and finite and self.scale > 0 and all(v > 0 for v in self.std)):
             raise InputError(
-                f"{self} should have channels 'RGB' or 'BGR', a scale above 0, three means and"
-                " three std above 0"
+                f"{self} is not valid: channels must be 'RGB' or 'BGR', scale must be positive,"
+                " mean and std must have three finite values each, and std must be positive"
             )
 
     @property
@@ -51,21 +51,21 @@ class Input:
 
     @property
     def deviation(self) -> Triple:
-        """The standard deviation on the 0-255 scale, red, green, blue."""
+        """The standard deviations of red, green and blue on the 0-255 scale."""
         red, green, blue = (value * 255 / self.scale for value in self.std)
         return red, green, blue
 
 
-PRESETS = {"caffe": "caffe", "imagenet": "zoo"}  # name of an input: layout of models/sources.yaml
+PRESETS = {"caffe": "caffe", "imagenet": "zoo"}  # input name -> layout in models/sources.yaml
 
 
 def input_of(given: Union[str, Input]) -> Input:
-    """An input by the name of its preset, ``"caffe"`` or ``"imagenet"``, or the input itself.
+    """Return the input preset ``"caffe"`` or ``"imagenet"``; an :class:`Input` is returned as is.
 
     Raises
     ------
     InputError
-        For another name.
+        If there is no preset of this name.
     """
     if isinstance(given, Input):
         return given
@@ -82,18 +82,18 @@ class Layer:
     Attributes
     ----------
     name
-        By which it is asked for.
+        The name by which the layer is requested.
     kind
         ``"convolution"``, ``"activation"``, ``"pooling"``, ``"addition"`` or
         ``"concatenation"``.
     channels
-        How many feature maps its code has.
+        Number of feature maps of the code.
     stride
-        Pixels of the picture from one position to the next.
+        Distance between neighbouring positions, in pixels of the picture.
     receptive_field
-        Pixels a side of the picture that one position depends on.
+        Side length, in pixels, of the square of the picture on which one position depends.
     negative
-        Whether its values can be negative.
+        Whether the code can contain negative values.
     """
 
     name: str
@@ -105,36 +105,37 @@ class Layer:
 
 
 def split_filters(text: str) -> Tuple[str, Tuple[int, ...]]:
-    """A layer and its filters from ``"relu3_2:17"`` or ``"relu3_2:4,17"``.
+    """Split ``"relu3_2:17"`` or ``"relu3_2:4,17"`` into the layer and its filters.
 
     Returns
     -------
     tuple
-        The layer's name, and the filters; none for ``"relu3_2"``.
+        The name of the layer and its filters, which are empty for ``"relu3_2"``.
 
     Raises
     ------
     InputError
-        If what follows the colon is no list of numbers.
+        If the text after the colon is not a list of integers.
     """
     name, colon, filters = text.partition(":")
     try:
         return name, tuple(int(index) for index in filters.split(",")) if colon else ()
     except ValueError:
         raise InputError(
-            f"{text!r} should be a layer and its filters, such as 'relu3_2:17'"
+            f"{text!r} is not a layer with filter numbers; write it like 'relu3_2:4,17'"
         ) from None
 
 
 class Truncated:
-    """A network cut off behind the layers that are asked for, its parameters frozen.
+    """A network with frozen parameters that ends at the deepest of the requested layers.
 
     Attributes
     ----------
     layers
-        Whose codes it computes.
+        Names of the layers whose codes are computed.
     block
-        The Gluon block; it takes (B, 3, H, W) pictures, RGB on the 0-255 scale minus the mean.
+        The Gluon block. Its input is a batch of pictures (B, 3, H, W), RGB on the 0-255 scale
+        with the mean subtracted.
     """
 
     def __init__(
@@ -142,28 +143,28 @@ class Truncated:
     ) -> None:
         self.layers = tuple(layers)
         self.block = block
-        self._half = half  # whether its activations are float16
+        self._half = half  # whether the activations are float16
         self._scale = 1.0
 
     def __call__(self, image: NDArray) -> Dict[str, NDArray]:
-        """The codes of all layers for (B, 3, H, W) pictures with the mean subtracted."""
+        """Return the codes of all layers for (B, 3, H, W) pictures with the mean subtracted."""
         outputs = self.block(image)
         return dict(zip(self.layers, outputs if isinstance(outputs, list) else [outputs]))
 
     def gradient(self, image: NDArray, loss: Loss) -> Tuple[NDArray, NDArray]:
-        """Each picture's loss and its gradient, by automatic differentiation.
+        """Return the loss of each picture and its gradient, by automatic differentiation.
 
         Parameters
         ----------
         image
-            (B, 3, H, W), the mean subtracted.
+            Pictures (B, 3, H, W) with the mean subtracted.
         loss
-            Of as many pictures.
+            Loss with targets for B pictures.
 
         Returns
         -------
         tuple
-            (B,) and (B, 3, H, W); the next call may overwrite the latter.
+            Losses (B,) and gradients (B, 3, H, W). The next call may overwrite the gradients.
         """
         image.attach_grad()
         if not self._half:
@@ -174,30 +175,30 @@ class Truncated:
         return losses, gradient
 
     def _differentiate(self, image: NDArray, loss: Loss) -> Tuple[NDArray, NDArray]:
-        # Not with train_mode=False: MXNet's gradient of maximum pooling is wrong then on CPUs.
+        # Do not set train_mode=False: on CPUs, MXNet's gradient of max pooling is incorrect then.
         with mx.autograd.record():
             losses = loss(self(image))
         losses.backward()
         return losses, image.grad
 
     def free(self) -> None:
-        """Give back the memory of the last batch's activations; the network stays usable."""
+        """Release the memory of the activations of the last batch; the network stays usable."""
         self.block.hybridize(static_alloc=True, static_shape=True)
 
 
 class Network(abc.ABC):
-    """A network with its weights, of which any layer can be asked for.
+    """A network with its weights, from which any layer can be requested.
 
     Attributes
     ----------
     name
-        For people.
+        Name for display.
     layers
-        In the order of computation.
+        The layers in the order of computation.
     mean
         RGB colour on the 0-255 scale that is subtracted from a picture.
     settings
-        Name of the preset that serves it where no other is asked for.
+        Name of the default preset for this network.
     """
 
     name: str
@@ -208,89 +209,89 @@ class Network(abc.ABC):
     def __init__(self) -> None:
         self._truncated: OrderedDict[Tuple[Any, ...], Truncated] = OrderedDict()
 
-    # --- what each kind of network tells ---
+    # --- defined by each kind of network ---
 
     @abc.abstractmethod
     def smallest_side(self, layer: str) -> int:
-        """Pixels a side that a picture needs so that `layer` has at least one position."""
+        """Return the smallest side, in pixels, of a picture that leaves `layer` a position."""
 
     @abc.abstractmethod
     def sizes(self, height: int, width: int) -> Dict[str, Tuple[int, int]]:
-        """Height and width of each layer's feature maps for a picture; layers too deep left out."""
+        """Return the size of the feature maps of each layer; omit layers that would be empty."""
 
     @abc.abstractmethod
     def picture_bytes(self, layers: Sequence[str], height: int, width: int) -> int:
-        """About how much memory one picture takes while a loss at `layers` is descended."""
+        """Estimate the bytes that one picture needs while a loss at `layers` is minimised."""
 
     @abc.abstractmethod
     def describe(self) -> Dict[str, Any]:
-        """What identifies the network, as plain data: name, digest, how it takes a picture."""
+        """Return what identifies the network as plain data: name, digest and preprocessing."""
 
     @abc.abstractmethod
     def _truncate(
         self, layers: Sequence[str], pool: str, ctx: Context, precision: str
     ) -> Truncated:
-        """The network that computes the codes of `layers`, which are known to exist."""
+        """Return the network that computes the codes of `layers`, all of which exist."""
 
     @property
     def pools(self) -> Tuple[str, ...]:
-        """The kinds of pooling that can be chosen; empty where the network has its own."""
+        """The kinds of pooling to choose from; empty if the pooling of the network is fixed."""
         return ()
 
     @property
     def precisions(self) -> Tuple[str, ...]:
-        """The number formats that it can compute in."""
+        """The number formats that the network can compute in."""
         return ("float32",)
 
-    # --- what all have in common ---
+    # --- common to all networks ---
 
     def layer(self, name: str) -> Layer:
-        """The layer of a name; of the end of a name, where no other layer's name ends so.
+        """Return the layer with a name, or with the only name that ends in ``_`` and `name`.
 
         Raises
         ------
         InputError
-            If there is no such layer, or several; the message names the nearest ones.
+            If no layer or several layers match; the message suggests names.
         """
         if not isinstance(name, str):
-            raise InputError(f"a layer is given by its name, not as {name!r}")
+            raise InputError(f"a layer must be given by its name, not {name!r}")
         known = {layer.name: layer for layer in self.layers}
         if name in known:
             return known[name]
         ends = [full for full in known if full.endswith(f"_{name}")]
         if len(ends) > 1:
             raise InputError(
-                f"layer {name!r} of {self.name} could be {', '.join(ends[:8])}"
-                f"{' ...' if len(ends) > 8 else ''}; give more of its name"
+                f"layer {name!r} of {self.name} is ambiguous: it matches {', '.join(ends[:8])}"
+                f"{' ...' if len(ends) > 8 else ''}; use a longer part of its name"
             )
         if not ends:
             raise unknown(f"layer of {self.name}", name, known)
         return known[ends[0]]
 
     def deepest(self, layers: Iterable[str]) -> str:
-        """The one of `layers` that is computed last."""
+        """Return the name of the layer among `layers` that is computed last."""
         order = [layer.name for layer in self.layers]
         return max((self.layer(name).name for name in layers), key=order.index)
 
     @property
     def note(self) -> str:
-        """What the corner of a sheet says about the network; nothing for VGG-19."""
+        """The note about the network in the corner of a sheet; empty for VGG-19."""
         return f"drawn with {self.name}, not VGG-19"
 
     def knows(self, name: str) -> bool:
-        """Whether there is a layer of this very name, be its weights there or not."""
+        """Return whether a layer has exactly this name, even if its weights are missing."""
         return any(layer.name == name for layer in self.layers)
 
     def landmarks(self, first: bool = False) -> List[str]:
-        """Layers that stand for the network's depth, one for each size of the feature maps.
+        """Return representative layers, one for each size of the feature maps.
 
         Parameters
         ----------
         first
-            The first activation of each size instead of the last one.
+            Whether to return the first activation of each size instead of the last one.
         """
         found: Dict[int, str] = {}
-        for kind in ("activation", "addition", "convolution"):  # the best that there is
+        for kind in ("activation", "addition", "convolution"):  # in order of preference
             for layer in self.layers:
                 if layer.kind == kind and not (first and layer.stride in found):
                     found[layer.stride] = layer.name
@@ -299,46 +300,47 @@ class Network(abc.ABC):
         return list(found.values()) or [self.layers[-1].name]
 
     def check_size(self, layers: Iterable[str], height: int, width: int, name: str) -> None:
-        """Refuse a picture of which nothing would be left at one of the layers.
+        """Check that a picture is large enough for all layers.
 
         Parameters
         ----------
         layers
             Names of layers.
         height, width
-            Of the picture as the network takes it.
+            Size of the picture after resizing.
         name
-            Of the picture, for the message.
+            Name of the picture, for the message.
 
         Raises
         ------
         InputError
-            With the smallest side that works.
+            If the feature maps of a layer would be empty; the message gives the smallest side.
         """
         sizes = self.sizes(height, width)
         small = [layer for layer in layers if layer not in sizes]
         if small:
             layer = self.deepest(small)
             raise InputError(
-                f"{name} is {width} x {height} pixels after resizing, too small for {layer}, which"
-                f" needs {self.smallest_side(layer)} a side; raise long_edge"
+                f"{name} is {width} x {height} pixels after resizing, which is too small for"
+                f" {layer}: each side must have at least {self.smallest_side(layer)} pixels;"
+                " increase long_edge"
             )
 
     def check_filters(self, filters: Sequence[int], layer: str) -> None:
-        """Refuse filters that a layer does not have.
+        """Check that a layer has all of the given filters.
 
         Raises
         ------
         InputError
-            For the first such filter, or if there is none at all.
+            If the layer lacks one of the filters, or if no filter is given.
         """
         count = self.layer(layer).channels
         if not filters:
-            raise InputError("no filter is given; name at least one, counted from 0")
+            raise InputError("no filter is given; name at least one (filters are numbered from 0)")
         for index in filters:
             if not 0 <= index < count:
                 raise InputError(
-                    f"{layer} has no filter {index}: it has {count}, counted 0 to {count - 1}"
+                    f"{layer} has no filter {index}; its filters are numbered 0 to {count - 1}"
                 )
 
     def truncated(
@@ -348,41 +350,41 @@ class Network(abc.ABC):
         ctx: Union[None, Context] = None,
         precision: str = "float32",
     ) -> Truncated:
-        """The network that computes the codes of `layers`, and the gradient of their losses.
+        """Return the network that computes the codes of `layers` and the gradients of losses.
 
-        The last one is kept, so that asking again builds nothing.
+        The most recent one is cached.
 
         Parameters
         ----------
         layers
             Names of layers.
         pool
-            ``"avg"`` or ``"max"``, where :attr:`pools` offers a choice.
+            ``"avg"`` or ``"max"``; ignored if :attr:`pools` is empty.
         ctx
-            Device; the CPU by default.
+            Device. The default is the CPU.
         precision
-            One of :attr:`precisions`; the picture and the codes are float32 in any case.
+            One of :attr:`precisions`. Pictures and codes are always float32.
 
         Raises
         ------
         InputError
-            If there is no such layer, or the network cannot compute in that format.
+            If a layer does not exist, or if the network does not support the precision.
         """
         names = tuple(dict.fromkeys(self.layer(name).name for name in layers))
         if precision not in self.precisions:
             raise InputError(
-                f"{self.name} is computed in {' or '.join(self.precisions)}, not in {precision};"
-                " leave precision out"
+                f"{self.name} supports precision {' or '.join(self.precisions)}, not {precision};"
+                " omit precision"
             )
         ctx = ctx or mx.cpu()
         key = (names, pool if self.pools else "", str(ctx), precision)
         if key not in self._truncated:
-            self._truncated.clear()  # first, so that its memory is free for the next
+            self._truncated.clear()  # before building the next one, to release its memory
             self._truncated[key] = self._truncate(names, pool, ctx, precision)
         return self._truncated[key]
 
     def table(self, height: int, width: int) -> List[Dict[str, Any]]:
-        """Each layer as plain data, with the size of its feature maps for a picture."""
+        """Return each layer as plain data, with the size of its feature maps for a picture."""
         sizes = self.sizes(height, width)
         return [{**asdict(layer), "size": sizes.get(layer.name)} for layer in self.layers]
 
@@ -390,24 +392,24 @@ class Network(abc.ABC):
 def loss_scaling(
     differentiate: Callable[[float], Tuple[NDArray, NDArray]], scale: float
 ) -> Tuple[NDArray, NDArray, float]:
-    """The gradient of a loss in float16, whose numbers end at 65504.
+    """Compute the gradient of a loss in float16, whose largest number is 65504.
 
-    The loss is multiplied by `scale` before it is differentiated, the gradient divided by it
-    afterwards; the scale is halved until no gradient is too large on the way.
+    The loss is multiplied by `scale` before differentiation, and the gradient is divided by it
+    afterwards. The scale is halved until no intermediate gradient overflows.
 
     Parameters
     ----------
     differentiate
-        From a scale to the losses (B,) times the scale, and their gradient.
+        Function that takes a scale and returns the losses (B,) times the scale and their gradient.
     scale
-        To begin with.
+        Initial scale.
 
     Returns
     -------
     tuple
-        Losses, gradient, and the scale to begin with at the next step.
+        Losses, gradient, and the initial scale for the next step.
     """
-    smallest = 2.0**-24  # below it something else is wrong, such as losses that are not finite
+    smallest = 2.0**-24  # a smaller scale cannot help, for example if the losses are not finite
     while True:
         losses, gradient = differentiate(scale)
         if scale <= smallest or bool(mx.nd.multi_all_finite(gradient, num_arrays=1).asscalar()):
@@ -418,14 +420,14 @@ def loss_scaling(
 def frozen_block(
     symbol: Any, parameters: Mapping[str, NDArray], dtypes: Mapping[str, Any], ctx: Context
 ) -> mx.gluon.SymbolBlock:
-    """A Gluon block of a symbol whose input is called ``data``, with no gradient for parameters.
+    """Return a Gluon block of a symbol, without gradients for the parameters.
 
     Parameters
     ----------
     symbol
-        Its outputs are the codes.
+        Symbol whose input is named ``data`` and whose outputs are the codes.
     parameters
-        By name; more than the symbol needs does no harm.
+        Parameters by name. Parameters that the symbol does not need are ignored.
     dtypes
         Number format of the parameters that are not float32.
     ctx

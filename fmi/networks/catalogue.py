@@ -1,4 +1,4 @@
-"""Networks by name, file or block: what ``network=`` and ``weights=`` can be."""
+"""Networks by name, file or block: the accepted values of ``network=`` and ``weights=``."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from fmi.sources import table
 log = logging.getLogger(__name__)
 
 FAMILY_NAME = re.compile(r"vgg(11|13|16|19)(_bn)?")
-ASSUMED = "imagenet"  # the input of what is not of the VGG family, unless another is given
+ASSUMED = "imagenet"  # default input of networks outside of the VGG family
 
 
 def load(
@@ -29,7 +29,7 @@ def load(
     input: Union[None, str, Input] = None,  # noqa: A002
     layers: Sequence[str] = (),
 ) -> Network:
-    """A network by its name, its files, its block, or the network itself.
+    """Load a network by name, from files, or from a Gluon block or symbol.
 
     Parameters
     ----------
@@ -37,51 +37,54 @@ def load(
         One of
 
         - ``None``: the VGG network of `weights`;
-        - a network that is loaded already: nothing is built again;
+        - a loaded network, which is returned as is;
         - a Gluon ``HybridBlock`` with its parameters, on any device;
-        - a symbol and its parameters as a tuple, or a symbol with `weights` naming their file;
-        - an exported pair: ``x-symbol.json``, ``x-0000.params``, or ``x`` for the both of them;
-        - a name of Gluon's model zoo, such as ``"resnet18_v1"``, with `weights` naming the file
-          of its parameters;
-        - what `weights` may be.
+        - a tuple of a symbol and its parameters, or a symbol whose parameters are in the file
+          `weights`;
+        - an exported pair: ``x-symbol.json`` or ``x-0000.params``, or their common prefix ``x``;
+        - a name from Gluon's model zoo, such as ``"resnet18_v1"``, whose parameters are in the
+          file `weights`;
+        - any value that `weights` accepts.
     weights
-        As for :func:`fmi.networks.weights.load`, or the file that belongs to `network`.
+        As for :func:`fmi.networks.weights.load`, or the parameter file of `network`.
     input
-        How the network takes a picture: ``"caffe"``, ``"imagenet"``, or an Input. The VGG family's
-        files tell it themselves; for others ImageNet's mean and standard deviation are assumed.
+        The preprocessing: ``"caffe"``, ``"imagenet"``, or an Input. It must be omitted for the VGG
+        family, whose files define it; the default for other networks is ``"imagenet"``.
     layers
         Layers that ``weights="auto"`` must cover.
 
     Raises
     ------
     InputError
-        If there is no such network, or it cannot be used.
+        If the network does not exist or cannot be used.
     """
     if isinstance(network, Network):
         if str(weights) != "auto" or input is not None:
-            raise InputError("a loaded network has its weights and its input: leave both out")
+            raise InputError(
+                "a loaded network already has weights and an input: omit weights= and input="
+            )
         return network
     if isinstance(network, Weights):
         network, weights = None, network
     if network is None:
         return _family(weights, layers, input)
     if isinstance(network, mx.gluon.HybridBlock):
-        _without(weights, "a block has its parameters")
+        _without(weights, "a block already has its parameters")
         return gluon.from_block(network, _input(input, network.name))
     if isinstance(network, (tuple, list)) and network and isinstance(network[0], mx.sym.Symbol):
-        _without(weights, "a symbol and its parameters are given")
+        _without(weights, "the parameters of the symbol are already given")
         return gluon.from_symbol(network[0], _parameters(network[1:]), _input(input, "the symbol"))
     if isinstance(network, mx.sym.Symbol):
         arrays = gluon.formats.read_all_params(_file(weights, "the symbol").read_bytes())
         return gluon.from_symbol(network, arrays, _input(input, "the symbol"))
     if isinstance(network, mx.gluon.Block):
         raise InputError(
-            f"{type(network).__name__} is a Block, which MXNet cannot write as a graph; make it a"
-            " HybridBlock"
+            f"{type(network).__name__} is a Block, which MXNet cannot convert to a graph; derive"
+            " it from HybridBlock instead"
         )
     if not isinstance(network, (str, Path)):
         raise InputError(
-            "network should be a name, a path, a HybridBlock or a symbol with its parameters,"
+            "network must be a name, a path, a HybridBlock or a symbol with its parameters,"
             f" not {type(network).__name__}"
         )
     return _named(network, weights, input, layers)
@@ -99,19 +102,19 @@ def _named(
         found = _family(weights, layers, input)
         if found.topology.name != f"VGG-{member[1]}":
             raise InputError(
-                f"{found.weights.path} is {found.topology.name}, not {text}; name its weights"
-                " with weights="
+                f"{found.weights.path} contains {found.topology.name}, not {text}; pass the"
+                f" weights of {text} with weights="
             )
         return found
     if text in ("auto", "embedded", *table.models()):
-        _without(weights, f"{text} has its weights")
+        _without(weights, f"{text} already names its weights")
         return _family(text, layers, input)
     if text in zoo():
         file = zoo_file(text) if str(weights) == "auto" else Path(str(weights))
         if file is None:
             raise InputError(
-                f"{text} needs its parameters: give weights=path of the .params file, or put it"
-                f" as {text}.params into a folder that FMI_MODELS names"
+                f"the parameters of {text} were not found: pass the path of their .params file"
+                f" with weights=, or save it as {text}.params in a folder listed in FMI_MODELS"
             )
         return _from_files(text, None, _state(file), _input(input, text))
     try:
@@ -119,19 +122,19 @@ def _named(
     except (OSError, ValueError) as error:
         raise InputError(f"network {text!r} cannot be read: {error}") from None
     if pair:
-        _without(weights, f"{pair[1]} has the weights")
+        _without(weights, f"the weights are in {pair[1]}")
         return _from_files(None, _state(pair[0]), _state(pair[1]), _input(input, text))
     if Path(text).is_file():
-        _without(weights, f"{text} has the weights")
+        _without(weights, f"the weights are in {text}")
         return _family(text, layers, input)
     known = ("embedded", *table.models(), *zoo(), "or a path")
     raise unknown("network", text, known)
 
 
 def outline(network: Any, weights: Union[str, Path] = "auto") -> Network:
-    """A network to look at: as :func:`load`, but a known name needs no weights.
+    """Load a network for inspection: as :func:`load`, but known names need no weights file.
 
-    Where their file is not here, the weights are 0.
+    If the weights file is missing, all weights are 0.
     """
     text = str(network)
     member = FAMILY_NAME.fullmatch(text)
@@ -148,14 +151,14 @@ def outline(network: Any, weights: Union[str, Path] = "auto") -> Network:
 
 
 def zoo() -> Tuple[str, ...]:
-    """The names of Gluon's model zoo."""
+    """Return the names in Gluon's model zoo."""
     from mxnet.gluon.model_zoo.model_store import _model_sha1
 
     return tuple(sorted(_model_sha1))
 
 
 def zoo_file(name: str) -> Optional[Path]:
-    """The file of a model-zoo network's parameters in the folders of the weights."""
+    """Return the parameter file of a model-zoo network, if one of the weights folders has it."""
     pattern = re.compile(re.escape(name) + r"(-[0-9a-f]{8})?\.params")
     for folder in table.folders("models"):
         for file in sorted(folder.glob("*.params")) if folder.is_dir() else []:
@@ -170,15 +173,17 @@ def _family(
     input: Union[None, str, Input],  # noqa: A002
 ) -> vgg.VGG:
     if input is not None:
-        raise InputError("input= is for other networks; files of the VGG family tell it themselves")
+        raise InputError(
+            "input= cannot be used with the VGG family, whose files define it; omit it"
+        )
     return vgg.network(weights_.load(weights, layers))
 
 
 def _input(given: Union[None, str, Input], name: str) -> Input:
     if given is None:
         _warn(
-            f"{name}: pictures are taken as ImageNet's networks do, (RGB/255 - mean) / std; if it"
-            " was trained otherwise, say so with input="
+            f"{name}: assuming ImageNet preprocessing, (RGB/255 - mean) / std; if the network was"
+            " trained differently, pass input="
         )
         return input_of(ASSUMED)
     return input_of(given)
@@ -186,32 +191,34 @@ def _input(given: Union[None, str, Input], name: str) -> Input:
 
 @functools.lru_cache(maxsize=None)
 def _warn(message: str) -> None:
-    """Once a process: a figure loads the same network many times."""
+    """Log a warning once per process, since a figure loads the same network many times."""
     log.warning("%s", message)
 
 
 def _without(weights: Any, reason: str) -> None:
     if str(weights) != "auto":
-        raise InputError(f"{reason}: leave weights= out")
+        raise InputError(f"{reason}: omit weights=")
 
 
 def _parameters(given: Sequence[Any]) -> Mapping[str, Any]:
-    """One dictionary, or the two that ``mx.model.load_checkpoint`` returns."""
+    """Merge one dictionary, or the two that ``mx.model.load_checkpoint`` returns, into one."""
     merged: Dict[str, Any] = {}
     for part in given:
         if not isinstance(part, Mapping):
-            raise InputError(f"a symbol's parameters are dictionaries, not {type(part).__name__}")
+            raise InputError(
+                f"the parameters of a symbol must be in a dict, not {type(part).__name__}"
+            )
         merged.update(part)
     return merged
 
 
 def _file(weights: Any, name: str) -> Path:
     if str(weights) == "auto" or not Path(str(weights)).is_file():
-        raise InputError(f"{name} needs its parameters: give weights=path of the .params file")
+        raise InputError(f"{name} needs parameters: pass the path of a .params file with weights=")
     return Path(str(weights))
 
 
-State = Tuple[Path, int, int]  # a file, its time of change, its size
+State = Tuple[Path, int, int]  # a file, its modification time and its size
 
 
 def _state(path: Path) -> State:
@@ -226,7 +233,7 @@ def _state(path: Path) -> State:
 def _from_files(
     name: Optional[str], graph: Optional[State], parameters: State, how: Input
 ) -> Network:
-    """A network from files, kept until they change."""
+    """Return a network from files; it is cached until the files change."""
     if graph:
         return gluon.from_export(graph[0], parameters[0], how)
     return gluon.from_zoo(str(name), parameters[0], how)

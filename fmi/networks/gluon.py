@@ -1,8 +1,8 @@
-"""Any other convolutional network: a Gluon block, a symbol with parameters, an exported pair.
+"""Other convolutional networks: Gluon blocks, symbols with parameters, exported pairs.
 
-Its layers are the outputs of convolutions, activations, poolings, additions and concatenations,
-under the symbol's own names without their common prefix and without ``_fwd``. What comes after the
-last layer that still has positions is cut off.
+The layers are the outputs of convolutions, activations, poolings, additions and concatenations.
+They have the names of the symbol without the common prefix and without ``_fwd``. Everything after
+the last layer with spatial positions is removed.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from fmi.sources import formats
 Arrays = Mapping[str, np.ndarray]
 Shape = Tuple[int, ...]
 
-KINDS = {  # operator to the kind of layer that its output is
+KINDS = {  # operator -> kind of layer
     "Convolution": "convolution",
     "Deconvolution": "convolution",
     "Activation": "activation",
@@ -44,19 +44,19 @@ KINDS = {  # operator to the kind of layer that its output is
     "concat": "concatenation",
 }
 POSITIVE = {"relu", "sigmoid", "softrelu"}  # activations that are never negative
-# Ends of the names that Gluon and MXNet give to parameters.
+# Suffixes of the parameter names in Gluon and MXNet.
 PARAMETERS = ("weight", "bias", "gamma", "beta", "mean", "var", "alpha")
-# These run code, or take an address, that a file could name.
+# These operators run code or use memory addresses that a file could specify.
 REFUSED = ("Custom", "_Native", "_NDArray", "_CustomFunction", "_TensorRT", "_FusedOp")
-LOOK = 256  # pixels a side of the picture on which layers are told apart from what is none
+LOOK = 256  # side in pixels of the picture that determines which outputs have positions
 LARGER_LOOK = 512
-LARGEST_SIDE = 2048  # that smallest_side tries
-LARGEST_GRAPH = 64 << 20  # bytes of a symbol's JSON
+LARGEST_SIDE = 2048  # upper limit of the search in smallest_side
+LARGEST_GRAPH = 64 << 20  # largest size of a symbol's JSON, in bytes
 
 
 @dataclass(frozen=True)
 class Node:
-    """What the walk through the graph finds out about an operator's output."""
+    """Properties of the output of an operator, found by traversing the graph."""
 
     stride: float = 1
     receptive_field: float = 1
@@ -70,18 +70,19 @@ class SymbolNetwork(Network):
     Parameters
     ----------
     symbol
-        Of one picture (B, 3, H, W); what follows its last spatial layer does not matter.
+        Symbol whose only input is a picture (B, 3, H, W). Operators after the last spatial layer
+        are ignored.
     parameters
-        float32 arrays by the symbol's names.
+        float32 arrays by the names in the symbol.
     name
-        For people.
+        Name for display.
     how
-        How it takes a picture.
+        The preprocessing that the network expects.
 
     Raises
     ------
     InputError
-        If it takes several inputs, has no layer, or lacks a parameter.
+        If the symbol has several inputs, no layer, or a parameter without values.
     """
 
     def __init__(self, symbol: Any, parameters: Arrays, name: str, how: Input) -> None:
@@ -89,7 +90,7 @@ class SymbolNetwork(Network):
         self.name = name
         self.input = how
         self.mean = how.colour
-        self.settings = "fast"  # scale-free: the others are made for the activations of Caffe's VGG
+        self.settings = "fast"  # scale-free; the others are tuned to the activations of Caffe's VGG
         self._graph = _Graph(symbol, set(parameters), name)
         self._data = self._graph.data
         self._known_shapes: Dict[Tuple[int, int], Dict[str, Shape]] = {}
@@ -98,7 +99,7 @@ class SymbolNetwork(Network):
         needed = self._group([layer.name for layer in self.layers]).list_inputs()
         lacking = [n for n in needed if n != self._data and n not in parameters]
         if lacking:
-            raise InputError(f"{name} lacks the parameter {lacking[0]}")
+            raise InputError(f"the parameter {lacking[0]} of {name} is missing")
         self._parameters = {n: parameters[n] for n in needed if n != self._data}
         self._digest = self._graph.digest(self._parameters)
 
@@ -114,7 +115,8 @@ class SymbolNetwork(Network):
             found.append(Layer(name, kind, shape[1], stride, field, node.negative))
         if not found:
             raise InputError(
-                f"{self.name} has no layer of feature maps for a picture of {LOOK} x {LOOK} pixels"
+                f"{self.name} has no layer with feature maps for a picture of"
+                f" {LOOK} x {LOOK} pixels"
             )
         return tuple(found)
 
@@ -122,7 +124,7 @@ class SymbolNetwork(Network):
         return mx.sym.Group([self._graph.outputs[name][2] for name in layers])
 
     def _shapes(self, height: int, width: int) -> Dict[str, Shape]:
-        """The shapes of all outputs that there are for one picture of a size."""
+        """Return the shapes of all outputs that are not empty for one picture of this size."""
         if (height, width) not in self._known_shapes:
             names = tuple(self._graph.outputs)
             found = self.infer(names, height, width)
@@ -135,25 +137,25 @@ class SymbolNetwork(Network):
         return self._known_shapes[height, width]
 
     def infer(self, layers: Sequence[str], height: int, width: int) -> Optional[List[Shape]]:
-        """The shapes of some layers; ``None`` if the picture is too small for one of them."""
+        """Infer the shapes of layers; return ``None`` if the picture is too small for one."""
         shapes = {n: a.shape for n, a in self._parameters.items()}
         group = self._group(layers)
         known = {n: shapes[n] for n in group.list_inputs() if n in shapes}
         try:
-            # Not infer_shape: it prints its arguments where it fails.
+            # infer_shape would print its arguments on failure.
             _, found, _ = group.infer_shape_partial(**{**known, self._data: (1, 3, height, width)})
         except mx.MXNetError:
             return None
         return found if found and all(min(shape or (0,)) > 0 for shape in found) else None
 
     def sizes(self, height: int, width: int) -> Dict[str, Tuple[int, int]]:
-        """Height and width of each layer's feature maps for a picture; layers too deep left out."""
+        """Return the size of the feature maps of each layer; omit layers that would be empty."""
         known = {layer.name for layer in self.layers}
         shapes = self._shapes(height, width)
         return {name: (s[2], s[3]) for name, s in shapes.items() if name in known}
 
     def smallest_side(self, layer: str) -> int:
-        """Pixels a side that a picture needs, found by trying."""
+        """Find the smallest side, in pixels, of a picture for `layer`, by bisection."""
         low, high = 1, LARGEST_SIDE
         while low < high:
             middle = (low + high) // 2
@@ -164,7 +166,7 @@ class SymbolNetwork(Network):
         return low
 
     def picture_bytes(self, layers: Sequence[str], height: int, width: int) -> int:
-        """The outputs of all operators on the way, and as much again for gradients."""
+        """Add up the outputs of all operators, and as much again for the gradients."""
         inner = self._group(layers).get_internals()
         shapes = {n: a.shape for n, a in self._parameters.items()}
         known = {n: shapes[n] for n in inner.list_inputs() if n in shapes}
@@ -178,7 +180,7 @@ class SymbolNetwork(Network):
         return 2 * sum(room)
 
     def describe(self) -> Dict[str, Any]:
-        """Name, a digest of operators and parameters, and how it takes a picture."""
+        """Return the name, a digest of operators and parameters, and the preprocessing."""
         return {
             "name": self.name,
             "sha256": self._digest,
@@ -211,7 +213,7 @@ class SymbolNetwork(Network):
 
 
 class _Graph:
-    """A symbol's graph: its picture, and the operators whose outputs can be layers."""
+    """The graph of a symbol: its input, and the operators whose outputs can be layers."""
 
     def __init__(self, symbol: Any, parameters: Set[str], network: str) -> None:
         graph = json.loads(symbol.tojson())
@@ -227,7 +229,7 @@ class _Graph:
             if node["op"] in KINDS and found[place].spatial and f"{node['name']}_output" in places
         ]
         if not chosen:
-            raise InputError(f"{network} has no layer of feature maps")
+            raise InputError(f"{network} has no layer with feature maps")
         prefix = os.path.commonprefix([node["name"] for node, _ in chosen])
         prefix = prefix[: prefix.rfind("_") + 1]
         self.outputs: Dict[str, Tuple[str, Node, Any]] = {}
@@ -238,7 +240,7 @@ class _Graph:
             self.outputs[name] = (KINDS[node["op"]], about, output)
 
     def _picture(self, parameters: Set[str], network: str) -> str:
-        """The name of the input that the picture is."""
+        """Return the name of the input for the picture."""
         inputs = [
             node["name"]
             for node in self.nodes
@@ -249,16 +251,16 @@ class _Graph:
         if len(inputs) != 1:
             names = f" ({', '.join(inputs[:4])})" if inputs else ""
             raise InputError(
-                f"{network} takes {len(inputs)} inputs{names}; fmi inverts networks that take one"
-                " picture"
+                f"{network} takes {len(inputs)} inputs{names}; fmi supports only networks whose"
+                " single input is a picture"
             )
         return str(inputs[0])
 
     def _in_inference_mode(self, graph: Dict[str, Any]) -> Dict[str, Any]:
-        """BatchNorm with its moving averages, dropout passing all on, in gradients too.
+        """Make BatchNorm use its moving averages, and disable dropout, in training mode too.
 
-        Gradients are recorded in training mode: in the other one, MXNet's gradient of maximum
-        pooling is wrong on CPUs.
+        Gradients are recorded in training mode, because MXNet's gradient of max pooling is
+        incorrect on CPUs in inference mode.
         """
         for node in graph["nodes"]:
             if node["op"] == "BatchNorm":
@@ -268,7 +270,7 @@ class _Graph:
         return graph
 
     def _walk(self) -> List[Node]:
-        """Stride, receptive field and sign of each node's output."""
+        """Determine stride, receptive field and sign of the output of each node."""
         found: List[Node] = []
         carries: List[bool] = []  # whether a node's output depends on the picture
         for node in self.nodes:
@@ -281,7 +283,7 @@ class _Graph:
         return found
 
     def digest(self, parameters: Arrays) -> str:
-        """sha256 of operators and parameters, whatever their names are."""
+        """Return the sha256 of operators and parameters, independent of their names."""
         made = hashlib.sha256()
         for node in self.nodes:
             attrs = sorted((node.get("attrs") or {}).items())
@@ -295,7 +297,7 @@ class _Graph:
 
 
 def _after(node: Mapping[str, Any], before: Sequence[Node]) -> Node:
-    """What an operator makes of its inputs."""
+    """Return the properties of an operator's output, given those of its inputs."""
     if not before:
         return Node()
     attrs = node.get("attrs") or {}
@@ -326,29 +328,29 @@ def _after(node: Mapping[str, Any], before: Sequence[Node]) -> Node:
     elif op not in ("Dropout", "Concat", "concat", "Flatten", "_copy", "identity") and (
         KINDS.get(op) != "addition"
     ):
-        negative = True  # BatchNorm, a difference, and whatever else there may be
+        negative = True  # BatchNorm, a difference, or an unknown operator
     if op in ("Flatten", "FullyConnected", "Reshape", "SoftmaxOutput", "softmax"):
         spatial = False
     return Node(stride, field, negative, spatial)
 
 
 def _first(attrs: Mapping[str, str], key: str) -> int:
-    """The first number of an attribute such as ``"(3, 3)"``; 1 if it is not given."""
+    """Return the first number of an attribute such as ``"(3, 3)"``, or 1 if it is absent."""
     match = re.search(r"\d+", attrs.get(key, ""))
     return int(match[0]) if match else 1
 
 
-# --- the forms in which a network is handed over ---
+# --- conversion of blocks, symbols and files ---
 
 
 def from_block(block: Any, how: Input) -> SymbolNetwork:
-    """The network of a HybridBlock, which itself is left as it is.
+    """Return the network of a HybridBlock, which is not modified.
 
     Raises
     ------
     InputError
-        If the block takes several inputs, cannot be written as a symbol, or has parameters that
-        have never been initialised.
+        If the block takes several inputs, cannot be converted to a symbol, or has parameters that
+        have not been initialised.
     """
     name = block.name or type(block).__name__
     try:
@@ -356,7 +358,7 @@ def from_block(block: Any, how: Input) -> SymbolNetwork:
     except (TypeError, ValueError, AttributeError, AssertionError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(
-            f"{name} cannot be used as a network of one picture ({type(error).__name__}: {reason})"
+            f"{name} cannot be applied to a single picture ({type(error).__name__}: {reason})"
         ) from error
     if isinstance(symbol, (list, tuple)):
         symbol = mx.sym.Group(list(symbol))
@@ -366,7 +368,7 @@ def from_block(block: Any, how: Input) -> SymbolNetwork:
     for key, parameter in parameters.items():
         if parameter._data is None and parameter._deferred_init and key in shapes:
             parameter.shape = shapes[key]
-            parameter._finish_deferred_init()  # as the block's first call does
+            parameter._finish_deferred_init()  # as in the first call of the block
         if parameter._data is not None:
             data: NDArray = parameter.data(parameter.list_ctx()[0])
             arrays[key] = data.astype("float32").asnumpy()
@@ -379,9 +381,9 @@ def from_block(block: Any, how: Input) -> SymbolNetwork:
 
 
 def _inferred(symbol: Any, parameters: Mapping[str, Any], name: str) -> Dict[str, Shape]:
-    """Shapes of the parameters of all layers, also of those that have met no picture yet.
+    """Infer the shapes of the parameters of all layers, including deferred ones.
 
-    Dense layers are left out: their shapes depend on the size of the pictures to come.
+    Dense layers are omitted, because their shapes depend on the size of the pictures.
     """
     graph = _Graph(symbol, set(parameters), name)
     group = mx.sym.Group([output for _, _, output in graph.outputs.values()])
@@ -392,18 +394,21 @@ def _inferred(symbol: Any, parameters: Mapping[str, Any], name: str) -> Dict[str
             found, _, states = group.infer_shape_partial(
                 **{**known, graph.data: (1, 3, side, side)}
             )
-        except mx.MXNetError:  # a last pooling that is larger than what this picture leaves
+        except mx.MXNetError:  # the last pooling is larger than its input for this picture
             continue
         pairs = [*zip(group.list_arguments(), found)]
         pairs += [*zip(group.list_auxiliary_states(), states)]
         return {n: s for n, s in pairs if n != graph.data and s and min(s) > 0}
-    raise InputError(f"{name} cannot compute a picture of {LOOK} or {LARGER_LOOK} pixels a side")
+    raise InputError(
+        f"{name} cannot process a picture of {LOOK} x {LOOK} pixels, nor one of"
+        f" {LARGER_LOOK} x {LARGER_LOOK}"
+    )
 
 
 def from_symbol(
     symbol: Any, parameters: Mapping[str, Any], how: Input, name: str = "the symbol"
 ) -> SymbolNetwork:
-    """The network of a symbol and its parameters, whose names may begin with arg: or aux:."""
+    """Return the network of a symbol and its parameters, named with or without arg: and aux:."""
     arrays = {}
     for key, values in parameters.items():
         array = values.asnumpy() if hasattr(values, "asnumpy") else np.asarray(values)
@@ -412,12 +417,13 @@ def from_symbol(
 
 
 def exported_pair(path: Path) -> Optional[Tuple[Path, Path]]:
-    """The files ``x-symbol.json`` and ``x-0000.params`` that either of them, or ``x``, names.
+    """Find ``x-symbol.json`` and ``x-0000.params``, given either of them or the prefix ``x``.
 
     Returns
     -------
     tuple of Path, or None
-        The symbol's and the parameters' file, those of the last epoch unless `path` names another.
+        The symbol file and the parameter file, the latter of the last epoch unless `path` is a
+        parameter file; ``None`` if there is no symbol file.
     """
     text = str(path)
     match = re.fullmatch(r"(.*)-\d{4,}\.params", text)
@@ -433,17 +439,17 @@ def exported_pair(path: Path) -> Optional[Tuple[Path, Path]]:
     if not graph.is_file():
         return None
     if not chosen or not chosen[-1].is_file():
-        raise InputError(f"{graph} is here, but its parameters {prefix}-0000.params are not")
+        raise InputError(f"{graph} exists, but its parameters {prefix}-0000.params do not")
     return graph, chosen[-1]
 
 
 def from_export(graph: Path, parameters: Path, how: Input) -> SymbolNetwork:
-    """The network of an exported pair (``HybridBlock.export``, ``mx.model.save_checkpoint``).
+    """Load an exported pair (``HybridBlock.export``, ``mx.model.save_checkpoint``).
 
     Raises
     ------
     InputError
-        If a file is damaged, or holds operators that would run code of its own.
+        If a file is damaged, or contains operators that could run arbitrary code.
     """
     try:
         text, data = graph.read_bytes(), parameters.read_bytes()
@@ -459,48 +465,49 @@ def from_export(graph: Path, parameters: Path, how: Input) -> SymbolNetwork:
 
 
 def _symbol(path: Path, text: bytes) -> Any:
-    """The symbol of a JSON file, once it is known to be a graph of ordinary operators."""
+    """Return the symbol of a JSON file after checking that all operators are safe to run."""
     try:
         if len(text) > LARGEST_GRAPH:
-            raise ValueError("it is larger than a graph can be")
+            raise ValueError("the file is too large")
         graph = json.loads(text.decode("utf-8"))
         nodes = graph["nodes"]
         for place, node in enumerate(nodes):
             if str(node["op"]).startswith(REFUSED) or node.get("subgraphs"):
                 raise InputError(
-                    f"{path} holds the operator {node['op']}, which fmi does not run from a file"
+                    f"{path} contains the operator {node['op']}, which fmi refuses to run from"
+                    " a file"
                 )
             if not isinstance(node["name"], str) or not isinstance(node["op"], str):
                 raise ValueError("a node has no name")
             if any(not 0 <= int(source[0]) < place for source in node["inputs"]):
                 raise ValueError("a node comes before its input")
         if any(not 0 <= int(head[0]) < len(nodes) for head in graph["heads"]):
-            raise ValueError("its output is no node")
+            raise ValueError("an output does not refer to a node")
         return mx.sym.load_json(json.dumps(graph))
     except InputError:
         raise
     except (ValueError, KeyError, TypeError, RecursionError, AttributeError, IndexError) as error:
-        raise InputError(f"{path} is not the symbol of a network: {error}") from None
+        raise InputError(f"{path} is not a valid symbol file: {error}") from None
     except mx.MXNetError as error:
         line = str(error).strip().splitlines()[-1][:200]
-        raise InputError(f"{path} is not the symbol of a network: {line}") from None
+        raise InputError(f"{path} is not a valid symbol file: {line}") from None
 
 
 def from_zoo(name: str, parameters: Optional[Path], how: Input) -> SymbolNetwork:
-    """A network of Gluon's model zoo with a file of its parameters.
+    """Return a network of Gluon's model zoo with parameters from a file.
 
     Parameters
     ----------
     name
-        As ``mxnet.gluon.model_zoo.vision.get_model`` takes it.
+        Name as for ``mxnet.gluon.model_zoo.vision.get_model``.
     parameters
-        ``.params``, as ``save_parameters`` or ``export`` writes it; ``None``: a network to look
-        at, with parameters that are 0.
+        ``.params`` file written by ``save_parameters`` or ``export``. If ``None``, all parameters
+        are 0.
 
     Raises
     ------
     InputError
-        If the file is damaged or is another network's.
+        If the file is damaged or belongs to another network.
     """
     from mxnet.gluon.model_zoo import vision
 
@@ -521,10 +528,10 @@ def from_zoo(name: str, parameters: Optional[Path], how: Input) -> SymbolNetwork
     arrays = _matched({re.sub("^(arg|aux):", "", k): a for k, a in data.items()}, structural)
     for key, shape in shapes.items():
         if key not in arrays:
-            raise InputError(f"{parameters} is not of {name}: it lacks {key[len('net_') :]}")
+            raise InputError(f"{parameters} does not fit {name}: {key[len('net_') :]} is missing")
         if arrays[key].shape != tuple(shape):
             raise InputError(
-                f"{parameters} is not of {name}: its {key[len('net_') :]} has shape"
+                f"{parameters} does not fit {name}: {key[len('net_') :]} has shape"
                 f" {arrays[key].shape}, not {tuple(shape)}"
             )
     used = {key: np.asarray(arrays[key], dtype=np.float32) for key in shapes}
@@ -532,7 +539,7 @@ def from_zoo(name: str, parameters: Optional[Path], how: Input) -> SymbolNetwork
 
 
 def _matched(arrays: Arrays, structural: Mapping[str, str]) -> Dict[str, np.ndarray]:
-    """A file's arrays under the names of a block whose prefix is ``net_``."""
+    """Rename the arrays of a file to the names of a block with the prefix ``net_``."""
     if any(key in structural for key in arrays):
         return {structural[key]: array for key, array in arrays.items() if key in structural}
     prefix = os.path.commonprefix(list(arrays))

@@ -1,4 +1,4 @@
-"""How weights files call the arrays of the VGG family: from a file's names to convolutions."""
+"""Array names in weights files of the VGG family, and the convolutions they belong to."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fmi.sources.table import Layout
 
 Key = Tuple[str, str]  # convolution, and weight, bias, gamma, beta, mean or variance
 Named = Dict[Key, np.ndarray]
-# From a name, the member of the family, and whether it has BatchNorm.
+# Arguments: the name, the member of the family, and whether the network has BatchNorm.
 Namer = Callable[[str, Topology, bool], Optional[Key]]
 
 KINDS = {
@@ -22,7 +22,7 @@ KINDS = {
     "filters": "weight", "biases": "bias", "0": "weight", "1": "bias",
     "gamma": "gamma", "beta": "beta", "running_mean": "mean", "running_var": "variance",
 }  # fmt: skip
-NORM = {"weight": "gamma", "bias": "beta"}  # torchvision's names for them
+NORM = {"weight": "gamma", "bias": "beta"}  # torchvision's names for BatchNorm parameters
 
 
 def _field(name: str, _member: Topology, _norm: bool) -> Optional[Key]:
@@ -58,7 +58,7 @@ def _matconvnet(name: str, _member: Topology, _norm: bool) -> Optional[Key]:
 
 
 def _features(name: str, member: Topology, norm: bool) -> Optional[Key]:
-    """torchvision's, timm's and Gluon's structural names: numbered modules."""
+    """Match the structural names of torchvision, timm and Gluon, which number the modules."""
     match = re.fullmatch(
         r"(?:.*\.)?features\.(\d{1,2})"
         r"\.(weight|bias|gamma|beta|running_mean|running_var)",
@@ -76,7 +76,7 @@ def _features(name: str, member: Topology, norm: bool) -> Optional[Key]:
 
 
 def _prefixed(name: str, member: Topology, _norm: bool) -> Optional[Key]:
-    """Gluon's prefixed names: convolutions are counted."""
+    """Match Gluon's prefixed names, which number the convolutions."""
     match = re.fullmatch(r"(?:arg:)?(?:\w*_)?conv(\d{1,2})_(weight|bias)", name) or re.fullmatch(
         r"(?:arg:|aux:)?(?:\w*_)?batchnorm(\d{1,2})_(gamma|beta|running_mean|running_var)", name
     )
@@ -88,7 +88,7 @@ def _at(index: int, kind: str, member: Topology) -> Key:
     return (member.convolutions[index] if inside else f"convolution {index}"), kind
 
 
-# Name, layout that it suggests, whether other numbers of filters than VGG's are possible.
+# Naming, the layout that it suggests, and whether the numbers of filters may differ from VGG's.
 NAMINGS: Tuple[Tuple[Namer, str, bool], ...] = (
     (_field, "caffe", True),
     (_dotted, "caffe-bgr", False),
@@ -102,14 +102,14 @@ NAMINGS: Tuple[Tuple[Namer, str, bool], ...] = (
 def named_arrays(
     arrays: Mapping[str, np.ndarray], layout: Optional[Layout] = None
 ) -> Tuple[Layout, Topology, Named]:
-    """Arrays by convolution and kind, the member of the family, and the layout they suggest.
+    """Identify the layout, the member of the VGG family, and the arrays of each convolution.
 
     Parameters
     ----------
     arrays
-        As :func:`fmi.sources.formats.read` returns them.
+        Arrays as returned by :func:`fmi.sources.formats.read`.
     layout
-        Of the source, where it is known.
+        Layout of the source, if known.
 
     Raises
     ------
@@ -130,10 +130,10 @@ def named_arrays(
                         _check_filters(named, found, member)
                     return found, member, named
             except InputError as error:
-                problem = problem or error  # what speaks against the deepest member
+                problem = problem or error  # report the problem with the deepest member
         if problem:
             raise problem
-    raise InputError("holds no VGG network: none of its arrays is called as VGG's conv1_1 is")
+    raise InputError("the file contains no VGG network: no array is named like VGG's conv1_1")
 
 
 def _named(arrays: Mapping[str, np.ndarray], namer: Namer, member: Topology, norm: bool) -> Named:
@@ -143,21 +143,20 @@ def _named(arrays: Mapping[str, np.ndarray], namer: Namer, member: Topology, nor
         if key is None or (key[0] not in member.convolutions and array.ndim != 4):
             continue  # such as the bias of a dense layer
         if key in named:
-            raise InputError(f"two of its arrays could be {key[0]}'s {key[1]}")
+            raise InputError(f"two of its arrays could be the {key[1]} of {key[0]}")
         named[key] = array
     strange = next((name for name, _ in named if name not in member.convolutions), None)
     if strange:
-        raise InputError(f"is no VGG network: {member.name} has no convolution at {strange}")
+        raise InputError(f"not a VGG network: {member.name} has no convolution at {strange}")
     return named
 
 
 def _check_filters(named: Named, layout: Layout, member: Topology) -> None:
-    """Members that differ in depth have layers of the same names; the numbers of filters tell."""
+    """Check the numbers of filters, since members of different depth share layer names."""
     for (name, kind), array in named.items():
         expected = FILTERS[int(name[4]) - 1]
         found = array.shape[layout.kernel.index("O")] if kind == "weight" else array.shape[0]
         if found != expected:
             raise InputError(
-                f"is no VGG network: as {member.name}, its {name} has {found} filters,"
-                f" not {expected}"
+                f"not a VGG network: {name} has {found} filters, but {member.name} has {expected}"
             )

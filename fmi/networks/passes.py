@@ -1,12 +1,12 @@
-"""The network's gradient for a picture as a second forward pass, for the CPU.
+"""The gradient with respect to a picture, computed as a second forward pass on the CPU.
 
-A convolution's gradient for its input is a convolution too, with every kernel turned by 180 degrees
-and its inputs and outputs exchanged. Written so, both passes run in the kernels and in the memory
-layout that MXNet's library for CPUs (oneDNN) is fastest in, the first pass computes each
-convolution together with its relu, and no weight is rearranged twice. Automatic differentiation
-takes oneDNN's gradient kernels instead, which want other layouts, and copies between them.
+The gradient of a convolution with respect to its input is again a convolution, whose kernels are
+rotated by 180 degrees and whose input and output channels are exchanged. In this form, both passes
+use the fastest kernels and memory layout of oneDNN, MXNet's library for CPUs; the first pass fuses
+each convolution with its relu; and no weight is reordered twice. Automatic differentiation uses
+oneDNN's gradient kernels instead, which need other layouts and therefore copies.
 
-Pictures and gradients are (B, 3, H, W) float32, the mean subtracted.
+Pictures and gradients are (B, 3, H, W) float32 with the mean subtracted.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ import numpy as np
 
 from fmi.device.mxnet import NDArray, mx
 
-CHANNELS = 16  # oneDNN is slow for gradients of 3 channels; the others' kernels are 0
+CHANNELS = 16  # oneDNN is slow for 3 output channels; the kernels of the additional ones are 0
 
 
 def turned(weight: NDArray) -> NDArray:
-    """The kernels of the gradient: (O, I, 3, 3) turned by 180 degrees, as (I, O, 3, 3)."""
+    """Return the kernels of the gradient: (O, I, 3, 3) rotated by 180 degrees, as (I, O, 3, 3)."""
     return mx.nd.flip(weight.transpose((1, 0, 2, 3)), axis=(2, 3))
 
 
 def turned_weights(weights: Mapping[str, NDArray], first: str) -> Dict[str, NDArray]:
-    """:func:`turned` for each of ``<convolution>_weight``; those of `first` get CHANNELS outputs.
+    """Apply :func:`turned` to each ``<convolution>_weight``; pad `first` to CHANNELS outputs.
 
     Parameters
     ----------
@@ -51,15 +51,15 @@ def turned_weights(weights: Mapping[str, NDArray], first: str) -> Dict[str, NDAr
 def forward_symbol(
     symbols: Mapping[str, Any], wanted: Sequence[str], dtype: Any
 ) -> Tuple[Any, List[str]]:
-    """The symbol of the first pass, and the layers whose codes the second pass needs.
+    """Return the symbol of the first pass, and the layers whose codes the second pass needs.
 
-    Its outputs are those codes as they are, then the codes of `wanted` in float32 and in the
-    plain layout, for the loss.
+    The outputs are these codes in their internal layout, followed by the codes of `wanted` in
+    float32 and in the standard layout, for the loss.
 
     Parameters
     ----------
     symbols
-        Each layer's symbol, from ``conv1_1`` to the deepest.
+        Symbol of each layer, from ``conv1_1`` to the deepest.
     wanted
         Layers whose codes the loss needs.
     dtype
@@ -78,17 +78,17 @@ def forward_symbol(
 def backward_symbol(
     layers: Sequence[str], inputs: Mapping[str, int], wanted: Sequence[str], dtype: Any
 ) -> Any:
-    """The symbol of the second pass: from the gradients of codes to that of the picture.
+    """Return the symbol of the second pass, from the gradients of codes to that of the picture.
 
     Its arguments are ``gradient_<layer>`` for each of `wanted`, float32; ``code_<layer>`` for
-    each relu; the turned weights under the convolutions' own names.
+    each relu; and the rotated weights under the names of the convolutions.
 
     Parameters
     ----------
     layers
-        From ``conv1_1`` to the deepest.
+        Names of the layers from ``conv1_1`` to the deepest.
     inputs
-        Number of feature maps that each convolution's gradient has.
+        Number of feature maps of the gradient of each convolution.
     wanted
         Layers whose codes the loss needs.
     dtype
@@ -96,8 +96,8 @@ def backward_symbol(
 
     Notes
     -----
-    MXNet's gradients of relu and of average pooling are operators that have no Python function.
-    Others hold their places here and are exchanged in the symbol's JSON.
+    The operators for the gradients of relu and of average pooling have no Python function in
+    MXNet. Placeholders are used here and replaced in the symbol's JSON.
     """
     relus = [name for name in layers if name.startswith("relu")]
     codes = {name: mx.sym.var(f"code_{name}", dtype=dtype) for name in relus}
@@ -107,7 +107,7 @@ def backward_symbol(
         name, back = layers[place], f"{layers[place]}_back"
         if name in wanted:
             own = mx.sym.var(f"gradient_{name}", dtype="float32")
-            if node is None and name.startswith("relu"):  # both plain: nothing to rearrange
+            if node is None and name.startswith("relu"):  # both in the standard layout: no reorder
                 node = mx.sym.elemwise_mul(own, mx.sym.var(f"plain_{name}"), name=back)
                 exchanged[back] = RELU
                 node = _cast(node, dtype)
@@ -143,15 +143,15 @@ POOLING = {
 
 
 def _cast(node: Any, dtype: Any) -> Any:
-    """From float32 to `dtype`."""
+    """Cast a float32 symbol to `dtype`."""
     return node if dtype is np.float32 else mx.sym.amp_cast(node, dtype=dtype)
 
 
 def _exchange(symbol: Any, operators: Mapping[str, Mapping[str, Any]]) -> Any:
-    """`symbol` with other operators in the named nodes.
+    """Replace the operators of the named nodes of a symbol.
 
-    The gradient of pooling cannot tell its shape by itself: MXNet takes it from a node that it
-    depends on, here a pooling of the same code that computes a single position of each map.
+    The shape of the gradient of pooling cannot be inferred from its inputs. MXNet takes it from a
+    control dependency, here a pooling of the same code that computes one position of each map.
     """
     graph = json.loads(symbol.tojson(remove_amp_cast=False))
     nodes = graph["nodes"]
@@ -169,7 +169,7 @@ def _exchange(symbol: Any, operators: Mapping[str, Mapping[str, Any]]) -> Any:
 
 @contextlib.contextmanager
 def _subgraphs(backend: str) -> Iterator[None]:
-    """Let executors that are bound here use MXNet's fused operators, or none."""
+    """Select MXNet's backend of fused operators for executors bound in this context."""
     wanted = {"MXNET_SUBGRAPH_BACKEND": backend, "MXNET_SUBGRAPH_VERBOSE": "0"}
     before = {name: os.environ.get(name) for name in wanted}
     os.environ.update(wanted)
@@ -184,20 +184,20 @@ def _subgraphs(backend: str) -> Iterator[None]:
 
 
 class Passes:
-    """Both passes for pictures of one shape, every array in its place beforehand.
+    """Both passes for pictures of one shape, with all arrays allocated in advance.
 
     Parameters
     ----------
     symbols
-        Each layer's symbol, from ``conv1_1`` to the deepest; the picture is called ``data``.
+        Symbol of each layer, from ``conv1_1`` to the deepest. The input is named ``data``.
     weights
-        Arrays that the symbols need, of `dtype`.
+        Arrays that the symbols need, in `dtype`.
     turned
-        :func:`turned_weights`, of `dtype`.
+        Result of :func:`turned_weights`, in `dtype`.
     wanted
         Layers whose codes the loss needs.
     shape
-        (B, 3, H, W).
+        Shape of the pictures, (B, 3, H, W).
     dtype
         Number format of the codes and weights.
 
@@ -206,7 +206,8 @@ class Passes:
     image
         The pictures of the last forward pass.
     codes, gradients
-        Of the wanted layers, float32: what the first pass writes and the second one reads.
+        Codes of the wanted layers, written by the first pass, and their gradients, read by the
+        second one; float32.
     """
 
     def __init__(
@@ -221,7 +222,7 @@ class Passes:
         self.wanted = list(wanted)
         self.image = mx.nd.zeros(shape)
         forward, kept = forward_symbol(symbols, wanted, dtype)
-        with _subgraphs("MKLDNN"):  # convolution and relu in one
+        with _subgraphs("MKLDNN"):  # fuse convolution and relu
             self._forward = _bind(forward, {**weights, "data": self.image})
         outputs = self._forward.outputs
         self.codes: Dict[str, NDArray] = dict(zip(wanted, outputs[len(kept) :]))
@@ -235,7 +236,7 @@ class Passes:
             self._backward = _bind(symbol, arguments)
 
     def forward(self, image: NDArray) -> Dict[str, NDArray]:
-        """The codes, marked for automatic differentiation; the next call overwrites them."""
+        """Return the codes, marked for automatic differentiation; the next call overwrites them."""
         image.copyto(self.image)
         self._forward.forward(is_train=False)
         mx.autograd.mark_variables(
@@ -245,13 +246,13 @@ class Passes:
         return self.codes
 
     def backward(self) -> NDArray:
-        """The picture's gradient, from those that automatic differentiation gave the codes."""
+        """Return the gradient of the pictures, given the gradients of the codes."""
         return self._backward.forward(is_train=False)[0]
 
 
 @contextlib.contextmanager
 def _silence() -> Iterator[None]:
-    """Keep MXNet's note that no subgraphs are used, one each time, from the standard error."""
+    """Suppress the note on standard error that MXNet uses no subgraphs."""
     before, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     try:
         os.dup2(nothing, 2)

@@ -1,4 +1,4 @@
-"""What ``fmi weights`` tells of weights files, and their conversion."""
+"""Reports on weights files for ``fmi weights``, and their conversion."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from fmi.networks import vgg
 from fmi.networks.weights import Weights, _named_at, embedded_path, read
 from fmi.sources import formats, table
 
-GATYS = (0.2, 5.0)  # mean activations of normalised weights are about 1, Caffe's 10 to 1000
+GATYS = (0.2, 5.0)  # mean activations are about 1 for normalised weights, 10 to 1000 for Caffe's
 
 
 def convert(path: Union[str, Path], out: Union[str, Path]) -> Weights:
-    """Write weights in the one form as ``.npz``, and read them back.
+    """Save canonical weights as ``.npz``, and read them back.
 
     Raises
     ------
@@ -28,7 +28,7 @@ def convert(path: Union[str, Path], out: Union[str, Path]) -> Weights:
     """
     out = Path(out)
     if out.suffix != ".npz":
-        raise InputError(f"{out}: weights are written as .npz")
+        raise InputError(f"{out}: weights are saved as .npz; choose a name that ends in .npz")
     weights = read(path)
     record = {
         "mean": list(weights.mean),
@@ -49,12 +49,12 @@ def convert(path: Union[str, Path], out: Union[str, Path]) -> Weights:
 
 
 def activations(weights: Weights, picture: np.ndarray) -> Dict[str, float]:
-    """The mean of each relu's activations on a picture, with the pooling of the training.
+    """Return the mean activation of each relu on a picture, with max pooling as in training.
 
     Parameters
     ----------
     weights
-        Any.
+        Weights of a VGG network.
     picture
         (H, W, 3) uint8 RGB.
     """
@@ -62,7 +62,7 @@ def activations(weights: Weights, picture: np.ndarray) -> Dict[str, float]:
 
     names = [name.replace("conv", "relu") for name in weights.covers]
     if not names:
-        raise InputError(f"{weights.path} lacks conv1_1, without which nothing can be computed")
+        raise InputError(f"{weights.path} lacks conv1_1, which every layer needs")
     ctx = context("cpu")
     network = vgg.network(weights).truncated(names, "max", ctx)
     image = mx.nd.array(pictures.from_rgb(picture, weights.mean), ctx=ctx)
@@ -70,17 +70,20 @@ def activations(weights: Weights, picture: np.ndarray) -> Dict[str, float]:
 
 
 def normalised(means: Mapping[str, float]) -> bool:
-    """Whether mean activations tell the weights of Gatys et al. from the original ones.
+    """Return whether mean activations are those of the normalised weights of Gatys et al.
 
-    Gatys et al. scaled each filter so that its mean activation is 1 on photographs; the
-    original's lie between 10 and 1000 in most layers.
+    Gatys et al. scaled each filter so that its mean activation on photographs is 1. The mean
+    activations of the original weights are between 10 and 1000 in most layers.
     """
     low, high = GATYS
     return bool(low < np.median(list(means.values())) < high)
 
 
 def report(weights: Weights) -> str:
-    """What ``fmi weights show`` prints: layout, layers, statistics, input, likely origin."""
+    """Return the text of ``fmi weights show``: layout, layers, statistics, input, probable origin.
+
+    The activations are computed for a photograph.
+    """
     from skimage import data
 
     picture = np.ascontiguousarray(data.astronaut()[:448:2, :448:2])  # a photograph, 224 x 224
@@ -89,11 +92,11 @@ def report(weights: Weights) -> str:
     if weights.embedded:
         kind = "the embedded network"
     elif not weights.layout.original:
-        kind = "trained anew: its filters are not those of the published Fig. 3"
+        kind = "retrained: its filters differ from those in the published Fig. 3"
     elif normalised(means):
         kind = "normalised as by Gatys et al.: mean activations are about 1"
     else:
-        kind = "not normalised, as the original Caffe weights"
+        kind = "not normalised, like the original Caffe weights"
     lines = [
         f"file      {weights.path}",
         f"sha256    {weights.sha256}",
@@ -118,7 +121,7 @@ def report(weights: Weights) -> str:
 
 
 def survey() -> str:
-    """What ``fmi weights list`` prints: what is known, what is here, digest state, licence."""
+    """Return the text of ``fmi weights list``: known and present files, their state and licence."""
     lines = []
     for found in table.survey(table.models()):
         source = found.source
@@ -134,13 +137,13 @@ def survey() -> str:
             digest = files.file_digest(path, "sha256")
             lines += [f"{path}: unknown digest", f"    sha256:{digest}"]
     path = embedded_path()
-    state = f"here: {path}" if path.is_file() else "not here"
-    lines += ["embedded: a small network that comes with fmi, no VGG-19", f"    {state}"]
+    state = f"ok: {path}" if path.is_file() else "missing"
+    lines += ["embedded: a small network that comes with fmi, not VGG-19", f"    {state}"]
     return "\n".join(lines)
 
 
 def verify() -> List[Tuple[Path, str, bool]]:
-    """Read every file that may be VGG-19: the file, what it is, and whether it may be used."""
+    """Read every file that may be VGG-19; return each path, its state and whether it is usable."""
     files = [found.path for found in table.survey(table.models()) if found.path]
     known = {source.file: source for source in table.models().values()}
     result = []
@@ -148,7 +151,7 @@ def verify() -> List[Tuple[Path, str, bool]]:
         source = known.get(path.name)
         try:
             found = _named_at(path, source) if source else read(path)
-            state = f"{found.source}, right" if found.source else "unknown digest"
+            state = f"{found.source}, ok" if found.source else "unknown digest"
             result.append((path, f"{state}, sha256 {found.sha256}", True))
         except InputError as error:
             result.append((path, str(error), False))

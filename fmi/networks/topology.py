@@ -1,31 +1,31 @@
-"""The VGG family: which layers its members have, by name and in order, before any weights."""
+"""The VGG family: the names and the order of the layers of its members, without weights."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Iterable, List, Optional, Tuple
 
-FILTERS = (64, 128, 256, 512, 512)  # of each convolution of a block, in every member
+FILTERS = (64, 128, 256, 512, 512)  # filters of each convolution in block 1 to 5, for all members
 
 
 @dataclass(frozen=True)
 class Topology:
     """A member of the VGG family (Simonyan & Zisserman 2014, configurations A, B, D and E).
 
-    Layers carry the field's names: conv1_1, relu1_1, conv1_2, relu1_2, pool1, conv2_1 ... The
-    pooling after the last block is left out, as the dense layers behind it are.
+    Layers have the customary names: conv1_1, relu1_1, conv1_2, relu1_2, pool1, conv2_1 ... The
+    pooling after the last block and the dense layers after it are omitted.
 
     Attributes
     ----------
     blocks
-        How many convolutions each block has.
+        Number of convolutions in each block.
     """
 
     blocks: Tuple[int, ...]
 
     @property
     def name(self) -> str:
-        """Such as ``"VGG-19"``, counting the three dense layers."""
+        """The name, such as ``"VGG-19"``; the number includes the three dense layers."""
         return f"VGG-{sum(self.blocks) + 3}"
 
     @property
@@ -45,21 +45,21 @@ class Topology:
         return tuple(name for name in self.layers if name.startswith("conv"))
 
     def deepest(self, layers: Iterable[str]) -> str:
-        """The layer at which a network that computes all `layers` can end."""
+        """Return the layer at which a network that computes all `layers` can end."""
         return max(layers, key=self.layers.index)
 
     def convolutions_before(self, layer: str) -> Tuple[str, ...]:
-        """The convolutions that `layer` needs, itself included, in order."""
+        """Return the convolutions that `layer` needs, including itself, in order."""
         before = self.layers[: self.layers.index(layer) + 1]
         return tuple(name for name in before if name.startswith("conv"))
 
     def smallest_side(self, layer: str) -> int:
-        """Pixels a side that a picture needs so that `layer` has at least one position."""
+        """Return the smallest side, in pixels, of a picture that leaves `layer` a position."""
         before = self.layers[: self.layers.index(layer) + 1]
         return int(2 ** sum(name.startswith("pool") for name in before))
 
     def modules(self, norm: bool) -> Tuple[int, ...]:
-        """The places of the convolutions among the modules of torchvision's and Gluon's networks.
+        """Return the indices of the convolutions among the modules in torchvision and Gluon.
 
         Parameters
         ----------
@@ -79,14 +79,14 @@ VGG11 = Topology((1, 1, 2, 2, 2))
 VGG13 = Topology((2, 2, 2, 2, 2))
 VGG16 = Topology((2, 2, 3, 3, 3))
 VGG19 = Topology((2, 2, 4, 4, 4))
-FAMILY = (VGG19, VGG16, VGG13, VGG11)  # the deepest first: part of a file may fit several
+FAMILY = (VGG19, VGG16, VGG13, VGG11)  # deepest first, since incomplete files may fit several
 
 
 def told_by(convolutions: Iterable[str]) -> Optional[Topology]:
-    """The member that has these convolutions, the deepest one where several do.
+    """Return the member that has these convolutions, or the deepest one if several do.
 
-    A block that others follow is taken to be complete; where that leaves no member, a convolution
-    is missing from the file, and the deepest member that has all of them is meant.
+    Every block except the last is assumed to be complete. If no member fits, a convolution is
+    missing from the file, and the deepest member that has all given convolutions is returned.
     """
     there = set(convolutions)
     having = [member for member in FAMILY if there <= set(member.convolutions)]

@@ -1,6 +1,6 @@
-"""VGG networks as Gluon symbols, truncated at the deepest layer asked for.
+"""VGG networks as Gluon symbols, truncated at the deepest requested layer.
 
-Any number of filters a layer is possible; it follows from the weights.
+The number of filters of each layer is determined by the weights.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ Shapes = Mapping[str, Tuple[int, ...]]
 def symbols(
     member: Topology, end: str, shapes: Shapes, pool: str, dtype: Any = np.float32
 ) -> Dict[str, Any]:
-    """Every layer's symbol from ``conv1_1`` to `end`; the picture is called ``data``.
+    """Return the symbol of each layer from ``conv1_1`` to `end`; the input is named ``data``.
 
     Parameters
     ----------
     member
-        Of the VGG family.
+        Member of the VGG family.
     end
         Name of the deepest layer.
     shapes
         Shapes of ``conv1_1_weight`` (O, I, 3, 3), ``conv1_1_bias`` (O,) and so on.
     pool
-        ``"avg"`` (2016 code) or ``"max"`` (VGG as it was trained); 2x2, stride 2, the size
-        rounded down.
+        ``"avg"`` (2016 code) or ``"max"`` (as in the training of VGG); 2x2 with stride 2, sizes
+        are rounded down.
     dtype
         Number format of weights and activations; the picture is float32.
     """
@@ -70,9 +70,10 @@ def symbols(
 
 
 class TruncatedVGG(Truncated):
-    """A truncated VGG network whose gradient on CPUs is a second forward pass.
+    """A truncated VGG network whose gradient on CPUs is computed as a second forward pass.
 
-    There the loss is differentiated down to the codes, and :mod:`fmi.networks.passes` goes on.
+    The loss is differentiated with respect to the codes, and :mod:`fmi.networks.passes` computes
+    the gradient with respect to the picture.
     """
 
     def __init__(
@@ -87,7 +88,7 @@ class TruncatedVGG(Truncated):
         self._passes: Optional[Passes] = None
 
     def gradient(self, image: NDArray, loss: Loss) -> Tuple[NDArray, NDArray]:
-        """Each picture's loss and its gradient, as in :meth:`Truncated.gradient`."""
+        """Return the loss of each picture and its gradient, as :meth:`Truncated.gradient` does."""
         passes = self.passes(image.shape)
         if passes is None:
             return super().gradient(image, loss)
@@ -98,11 +99,11 @@ class TruncatedVGG(Truncated):
         return losses, passes.backward()
 
     def passes(self, shape: Tuple[int, ...]) -> Optional[Passes]:
-        """Both passes for pictures of a shape; ``None`` where they cannot be used."""
+        """Return both passes for pictures of a shape, or ``None`` if they cannot be used."""
         if self._make_passes is not None and (
             self._passes is None or self._passes.image.shape != shape
         ):
-            self._passes = None  # first, so that its memory is free for the next
+            self._passes = None  # before building the next ones, to release their memory
             self._passes = self._make_passes(shape)
         return self._passes
 
@@ -113,12 +114,12 @@ class TruncatedVGG(Truncated):
 
 
 class VGG(Network):
-    """A network of the VGG family, told from its weights.
+    """A network of the VGG family, defined by its weights.
 
     Parameters
     ----------
     weights
-        In the one form; they may end before the deepest layer.
+        Canonical weights; they may end before the deepest layer.
     """
 
     def __init__(self, weights: Weights) -> None:
@@ -127,7 +128,7 @@ class VGG(Network):
         self.topology = weights.topology
         self.name = self._name()
         self.mean = weights.mean
-        # The presets of the paper are made for activations as large as those of Caffe's VGG.
+        # The presets of the paper are tuned to activations as large as those of Caffe's VGG.
         self.settings = "code" if weights.layout.original or weights.embedded else "fast"
         self._shapes: Shapes = {key: array.shape for key, array in weights.arrays.items()}
         self.layers = self._layers()
@@ -161,32 +162,35 @@ class VGG(Network):
 
     @property
     def precisions(self) -> Tuple[str, ...]:
-        """All of them."""
+        """All number formats."""
         return tuple(name for name in PRECISIONS if name != "auto")
 
     @property
     def note(self) -> str:
-        """What the corner of a sheet says about the network; nothing for VGG-19."""
+        """The note about the network in the corner of a sheet; empty for VGG-19."""
         return "" if self.name == VGG19.name else super().note
 
     def knows(self, name: str) -> bool:
-        """Whether this member of the family has such a layer."""
+        """Return whether this member of the family has a layer of this name."""
         return name in self.topology.layers
 
     def layer(self, name: str) -> Layer:
-        """The layer of a name, as :meth:`Network.layer`, or the weights that it lacks."""
+        """Return a layer, as :meth:`Network.layer` does; the error names missing weights."""
         if name in self.topology.layers and all(name != layer.name for layer in self.layers):
             needed = self.topology.convolutions_before(name)
             lacking = next(n for n in needed if n not in self.weights.covers)
-            raise InputError(f"{self.weights.path} lacks {lacking}, which {name} needs")
+            raise InputError(
+                f"{self.weights.path} lacks {lacking}, which {name} needs; choose a shallower layer"
+                " or other weights"
+            )
         return super().layer(name)
 
     def smallest_side(self, layer: str) -> int:
-        """Two pixels a side for each pooling on the way, multiplied up."""
+        """Return 2 to the power of the number of poolings up to `layer`."""
         return self.topology.smallest_side(layer)
 
     def sizes(self, height: int, width: int) -> Dict[str, Tuple[int, int]]:
-        """Each pooling halves the size, rounded down."""
+        """Halve the size, rounded down, at each pooling."""
         found = {}
         for layer in self.layers:
             if layer.kind == "pooling":
@@ -222,12 +226,12 @@ class VGG(Network):
 
 @functools.lru_cache(maxsize=2)
 def network(weights: Weights) -> VGG:
-    """The network of these weights; asking again for the same ones builds nothing."""
+    """Return the network of these weights; it is cached."""
     return VGG(weights)
 
 
 def outline(member: Topology) -> VGG:
-    """A member of the family without weights, to look at; all of them are 0."""
+    """Return a member of the family with all weights 0, for inspection."""
     arrays, channels = {}, 3
     for name in member.convolutions:
         filters = FILTERS[int(name[4]) - 1]
@@ -247,24 +251,23 @@ def truncated(
     ctx: Context,
     precision: str = "float32",
 ) -> TruncatedVGG:
-    """A network that computes the codes of `layers` in one pass.
+    """Return a network that computes the codes of `layers` in one pass.
 
     Parameters
     ----------
     member
-        Of the VGG family.
+        Member of the VGG family.
     arrays
         float32 weights (O, I, 3, 3) for RGB input on the 0-255 scale minus the mean, and biases
-        (O,), named ``conv1_1_weight``, ``conv1_1_bias`` ...; more than is needed does no harm.
+        (O,), named ``conv1_1_weight``, ``conv1_1_bias`` ... Arrays of deeper layers are ignored.
     layers
-        Names of layers, each once.
+        Names of layers, without duplicates.
     pool
         ``"avg"`` or ``"max"``.
     ctx
         Device.
     precision
-        ``"float32"``, ``"bfloat16"`` or ``"float16"``; the picture and the codes are float32 in
-        any case.
+        ``"float32"``, ``"bfloat16"`` or ``"float16"``. Pictures and codes are always float32.
     """
     names = tuple(dict.fromkeys(layers))
     end = member.deepest(names)
@@ -295,7 +298,7 @@ def _passes(
     ctx: Context,
     dtype: Any,
 ) -> Optional[Callable[[Tuple[int, ...]], Passes]]:
-    """What makes the :class:`Passes` for a shape, where they can be used."""
+    """Return a function that builds :class:`Passes` for a shape, if they can be used."""
     if ctx.device_type != "cpu" or pool != "avg" or not mx.runtime.Features().is_enabled("MKLDNN"):
         return None
     wide = {n: _format(w, np.float32) for n, w in parameters.items() if n.endswith("_weight")}

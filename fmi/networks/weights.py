@@ -1,4 +1,4 @@
-"""Weights of VGG networks: found, read, brought to one form, and known by their digest."""
+"""Weights of VGG networks: find, read, convert to canonical form, and identify by digest."""
 
 from __future__ import annotations
 
@@ -22,32 +22,34 @@ from fmi.sources.table import Layout, Source
 
 log = logging.getLogger(__name__)
 
-LARGEST = 2 << 30  # bytes of a file; VGG-19 with its dense layers takes 575 MB
-PHOTOGRAPHS = "vgg16-hed"  # the source that pip alone can fetch, trained on photographs
+LARGEST = 2 << 30  # largest file in bytes; VGG-19 with its dense layers takes 575 MB
+PHOTOGRAPHS = "vgg16-hed"  # trained on photographs; the only source that needs nothing but pip
 
 
 @dataclass(frozen=True, eq=False)
 class Weights:
-    """The weights of a VGG network in the one form.
+    """The weights of a VGG network in canonical form.
 
     Attributes
     ----------
     name
-        The file's name without its suffix.
+        Name of the file without its suffix.
     path, sha256
         The file and its digest.
     mean
-        RGB colour, 0-255, to subtract from a picture.
+        RGB colour on the 0-255 scale to subtract from a picture.
     arrays
         ``conv1_1_weight`` (O, I, 3, 3), ``conv1_1_bias`` (O,) ... float32, read-only.
-    format, layout
-        A key of :data:`fmi.formats.FORMATS`; how the file's own network takes a picture.
+    format
+        Key of :data:`fmi.sources.formats.FORMATS`.
+    layout
+        The preprocessing that the original network expects.
     topology
-        The member of the VGG family that they belong to.
+        Member of the VGG family.
     source
-        The entry of ``models/sources.yaml`` that has this digest, or ``None``.
+        Name of the entry of ``models/sources.yaml`` with this digest, or ``None``.
     embedded
-        Whether this is the small network that the package brings along, no VGG-19.
+        Whether this is the small network that comes with the package, which is not VGG-19.
     """
 
     name: str
@@ -68,13 +70,13 @@ class Weights:
 
     @property
     def covers(self) -> Tuple[str, ...]:
-        """The convolutions that are there, from the first one on without a gap."""
+        """The available convolutions, from the first one up to the first gap."""
         names = self.topology.convolutions
         there = [f"{name}_weight" in self.arrays for name in names]
         return names[: there.index(False) if False in there else None]
 
     def describe(self) -> Dict[str, object]:
-        """What identifies the weights, for an inversion's settings."""
+        """Return what identifies the weights, for the record of an inversion."""
         return {
             "name": self.name,
             "network": self.topology.name,
@@ -87,7 +89,7 @@ class Weights:
 
 
 def load(weights: Union[str, Path, Weights] = "auto", layers: Sequence[str] = ()) -> Weights:
-    """Weights that cover `layers`.
+    """Load weights that cover `layers`.
 
     Parameters
     ----------
@@ -98,18 +100,18 @@ def load(weights: Union[str, Path, Weights] = "auto", layers: Sequence[str] = ()
         - the name of a source (``fmi weights list``); ``"vgg19"`` stands for the weights of
           Simonyan & Zisserman from any source, or a file of unknown digest whose name begins
           with ``vgg19``;
-        - ``"embedded"``: the small network that the package brings along;
-        - ``"auto"``: VGG-19, else ``vgg16-hed``, else the embedded network: the first that is
-          here and covers the layers, with a warning where it is not VGG-19;
-        - weights that are loaded already.
+        - ``"embedded"``: the small network that comes with the package;
+        - ``"auto"``: the first of VGG-19, ``vgg16-hed`` and the embedded network that is
+          available and covers the layers, with a warning if it is not VGG-19;
+        - loaded weights.
     layers
         Names of layers.
 
     Raises
     ------
     InputError
-        If there are no such weights, they cannot be read, or they lack a layer; the first
-        missing convolution is named.
+        If the weights do not exist, cannot be read, or lack a layer; the message names the first
+        missing convolution.
     """
     if isinstance(weights, Weights):
         return _covering(weights, layers)
@@ -129,7 +131,7 @@ def load(weights: Union[str, Path, Weights] = "auto", layers: Sequence[str] = ()
 
 
 def _best(layers: Sequence[str]) -> Weights:
-    """VGG-19 where it is here and covers the layers, else the next best network."""
+    """Return VGG-19 if it is available and covers the layers, else the next best network."""
     try:
         return _vgg19(layers, original=False)
     except InputError as error:
@@ -141,7 +143,7 @@ def _best(layers: Sequence[str]) -> Weights:
             _warn(f"using {PHOTOGRAPHS}, a VGG-16 trained on photographs, not VGG-19: {problem}")
             return found
         except InputError as error:
-            log.warning("%s is not used: %s", PHOTOGRAPHS, error)
+            log.warning("%s cannot be used: %s", PHOTOGRAPHS, error)
     if not embedded_path().is_file():
         raise problem
     found = _covering(_embedded(), layers)
@@ -150,7 +152,7 @@ def _best(layers: Sequence[str]) -> Weights:
 
 
 def embedded_path() -> Path:
-    """The file of the embedded network."""
+    """Return the path of the embedded network."""
     return table.table_folder() / "embedded.npz"
 
 
@@ -162,7 +164,7 @@ def _embedded_digest() -> str:
 def _embedded() -> Weights:
     path = embedded_path()
     if not path.is_file():
-        raise InputError(f"the embedded network {path} is not there; install fmi anew")
+        raise InputError(f"the embedded network {path} is missing; reinstall fmi")
     return read(path)
 
 
@@ -173,16 +175,16 @@ def _named(source: Source) -> Weights:
     found = read(path)
     if found.source != source.name:
         raise InputError(
-            f"{path} has not the digest of {source.name} ({source.digest}), its sha256 is"
+            f"{path} does not match the digest of {source.name} ({source.digest}): its sha256 is"
             f" {found.sha256}; delete it and fetch it again: fmi weights fetch {source.name}"
         )
     return _with_warnings(found)
 
 
 def _vgg19(layers: Sequence[str], original: bool) -> Weights:
-    """The weights of 2014 with a known digest, else a file of an unknown one.
+    """Return the weights of 2014 with a known digest, else a file with an unknown digest.
 
-    If `original` is not asked for, else a network trained anew.
+    Unless `original` is true, a retrained network is the last resort.
     """
     known = {source.file: source for source in table.models().values()}
     problems: List[InputError] = []
@@ -212,8 +214,8 @@ def _named_at(path: Path, source: Source) -> Weights:
     found = read(path)
     if found.source != source.name:
         raise InputError(
-            f"{path} is damaged: its sha256 is {found.sha256}, that of {source.name} should be"
-            f" {source.digest}; delete it and fetch it again"
+            f"{path} is damaged: its sha256 is {found.sha256}, but the digest of {source.name} is"
+            f" {source.digest}; delete it and fetch it again: fmi weights fetch {source.name}"
         )
     return found
 
@@ -222,14 +224,14 @@ def _missing(file: str, name: str) -> InputError:
     places = ", ".join(str(folder) for folder in table.folders("models"))
     what = "VGG-19" if name.startswith("vgg19") else name
     return InputError(
-        f"no weights of {what} ({file}) in {places}; fetch them: fmi weights fetch {name}; or give"
-        " WEIGHTS=path, put the file's folder into FMI_MODELS, or use the embedded network:"
-        " WEIGHTS=embedded"
+        f"no weights of {what} ({file}) were found in {places}; fetch them: fmi weights fetch"
+        f" {name}; or give their path (WEIGHTS=path), add their folder to FMI_MODELS, or use the"
+        " embedded network (WEIGHTS=embedded)"
     )
 
 
 def _covering(weights: Weights, layers: Sequence[str]) -> Weights:
-    """The weights themselves, once they are known to have all that the layers need."""
+    """Return the weights after checking that they contain everything that the layers need."""
     member = weights.topology
     for name in layers:
         if name not in member.layers:
@@ -238,25 +240,25 @@ def _covering(weights: Weights, layers: Sequence[str]) -> Weights:
     for name in needed:
         if f"{name}_weight" not in weights.arrays:
             raise InputError(
-                f"{weights.path} lacks {name}, the layers asked for need {needed[0]} to"
-                f" {needed[-1]}; ask for shallower layers or give other weights"
+                f"{weights.path} lacks {name}, but the requested layers need {needed[0]} to"
+                f" {needed[-1]}; choose shallower layers or other weights"
             )
     return weights
 
 
 @functools.lru_cache(maxsize=None)
 def _warn(message: str) -> None:
-    """Once a process: a figure loads the same weights many times."""
+    """Log a warning once per process, since a figure loads the same weights many times."""
     log.warning("%s", message)
 
 
 def _with_warnings(weights: Weights) -> Weights:
-    """Say what a person should know before trusting a result."""
+    """Return the weights, with a warning if they are not the known original ones."""
     notes = []
     if not weights.verified and not weights.embedded:
-        notes.append(f"its digest is unknown, sha256 {weights.sha256}")
+        notes.append(f"unknown digest (sha256 {weights.sha256})")
     if not weights.layout.original:
-        notes.append("a network trained anew, whose filters are not those of the published Fig. 3")
+        notes.append("retrained network, whose filters differ from those in the published Fig. 3")
     if notes:
         _warn(f"{weights.path}: {'; '.join(notes)}")
     return weights
@@ -266,24 +268,24 @@ def _with_warnings(weights: Weights) -> Weights:
 
 
 def read(path: Union[str, Path]) -> Weights:
-    """A weights file in any of the known formats and layouts, told by its content.
+    """Read a weights file; its format and layout are detected from the content.
 
     Raises
     ------
     InputError
-        If the file is missing, is damaged, or holds no VGG network.
+        If the file is missing or damaged, or contains no VGG network.
     """
     path = Path(path)
     try:
         status = path.stat()
-    except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the name
         raise InputError(
             f"weights {path} cannot be read: {getattr(error, 'strerror', error)}"
         ) from None
     if not path.is_file():
-        raise InputError(f"weights {path} are not a file")
+        raise InputError(f"weights {path} is not a file")
     if status.st_size > LARGEST:
-        raise InputError(f"weights {path} are larger than VGG-19's can be")
+        raise InputError(f"weights file {path} is too large for a VGG network")
     return _read(path, (status.st_mtime_ns, status.st_size, status.st_ino))
 
 

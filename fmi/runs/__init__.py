@@ -1,1 +1,1 @@
-"""Figures as runs: an experiment's YAML, the panels it asks for, the sheet they make."""
+"""Runs: read the YAML of an experiment, compute its panels, and draw the figure."""

@@ -1,4 +1,4 @@
-"""Experiments: a figure's YAML with ``KEY=VALUE`` texts laid over it."""
+"""Experiments: the YAML of a figure, with values overridden by ``KEY=VALUE`` arguments."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ LISTS = ("pictures", "layers", "filters", "styles", "style_layers")
 NUMBERS = ("draws", "seed", "tiles")
 TEXTS = ("figure", "settings", "results", "network", "weights", "input", "ctx", "precision")
 COMMON = (*TEXTS, "pictures", "seed")
-OWN = {  # keys of each figure beside the common ones
+OWN = {  # keys of each figure in addition to the common ones
     "fig1": ("layers", "filters", "tiles"),
     "fig2": (),
     "fig3": ("layers", "filters", "chain"),
     "fig4": ("layers", "draws"),
     "fig5": ("styles", "content_layer", "style_layers", "alpha", "beta"),
 }
-STAND_INS = {  # for the paper's pictures where they are not there
+STAND_INS = {  # replacements for the paper's pictures if they are missing
     "golden_gate": "skimage:coffee",
     "tubingen": "skimage:astronaut",
     "frida_kahlo": "skimage:hubble_deep_field",
@@ -40,18 +40,18 @@ STAND_INS = {  # for the paper's pictures where they are not there
 
 @dataclass(frozen=True)
 class Experiment:
-    """A figure to draw: what the YAML says, with single values overridden.
+    """A figure to draw: the values of the YAML file and of the overrides.
 
     Attributes
     ----------
     figure
         ``"fig1"`` ... ``"fig5"``.
     values
-        The keys of :data:`OWN` and :data:`COMMON` that are given.
+        Values for the keys in :data:`OWN` and :data:`COMMON`.
     overrides
-        Settings given besides, as for :func:`fmi.settings.override`.
+        Values of settings, as for :func:`fmi.settings.override`.
     network
-        Which it is drawn with, once it is loaded.
+        The network, after it has been loaded.
     """
 
     figure: str
@@ -64,11 +64,11 @@ class Experiment:
 
     @property
     def results(self) -> Path:
-        """The folder for everything that is written."""
+        """The folder for all results."""
         return Path(self.values.get("results", f"results/{self.figure}"))
 
     def settings(self, section: Optional[str] = None) -> presets.Settings:
-        """The settings of its inversions, or of one of the style transfers."""
+        """Return the settings of the inversions, or of one of the style transfers."""
         preset = presets.preset(self.values.get("settings", presets.DEFAULT))
         settings = presets.override(preset, self.overrides, section)
         if section and self.network:
@@ -76,21 +76,21 @@ class Experiment:
         return settings
 
     def options(self) -> Dict[str, Any]:
-        """Keywords for the functions of :mod:`fmi.invert`."""
+        """Return keywords for the functions of :mod:`fmi.invert`."""
         given = ("settings", "seed", "ctx", "precision")
         common = {k: self[k] for k in given if k in self.values}
         return {**common, "network": self.network, **self.overrides}
 
     def with_network(self) -> Experiment:
-        """The same with the network loaded, and what depends on it decided.
+        """Return the experiment with the network loaded, and with the values that depend on it.
 
-        These are the preset, whether Fig. 3 is chained, and the layers where the network has none
-        of those that the YAML names.
+        These are the preset, whether Fig. 3 is chained, and the layers if the network has none of
+        the layers in the YAML file.
 
         Raises
         ------
         InputError
-            If there is no such network, or it lacks a layer.
+            If the network does not exist or lacks a layer.
         """
         values = dict(self.values)
         layers = [split_filters(text)[0] for text in values.get("layers", ())]
@@ -104,14 +104,14 @@ class Experiment:
         name = values.setdefault("settings", network.settings)
         if name != presets.DEFAULT and "settings" not in self.values:
             log.info("%s: settings %r", network.name, name)
-        if isinstance(values.get("chain"), dict):  # a value for each preset
+        if isinstance(values.get("chain"), dict):  # one value per preset
             values["chain"] = values["chain"].get(name, False)
         if "layers" in values:
             values["layers"] = self._layers_of(network, values["layers"])
         return replace(self, values=values, network=network)
 
     def _layers_of(self, network: Network, texts: Sequence[str]) -> List[str]:
-        """The layers under the network's own names, the filters named with them kept."""
+        """Return the layers under the names in the network, with the given filters."""
         parts = [text.partition(":") for text in texts]
         if "layers" not in self["asked_for"] and not any(network.knows(n) for n, _, _ in parts):
             chosen = network.landmarks(first=self.figure == "fig4")
@@ -122,25 +122,26 @@ class Experiment:
 
 
 def read(path: Path, overrides: Sequence[str] = ()) -> Experiment:
-    """Read an experiment's YAML and lay ``KEY=VALUE`` texts over it.
+    """Read the YAML file of an experiment and apply ``KEY=VALUE`` overrides.
 
     Parameters
     ----------
     path
-        YAML with the keys of :data:`COMMON`, those of its figure in :data:`OWN`, and any field
-        of :class:`fmi.settings.Settings`.
+        YAML file with the keys in :data:`COMMON`, those of its figure in :data:`OWN`, and any
+        field of :class:`fmi.settings.Settings`.
     overrides
-        Such as ``"LAYERS=relu1_2,relu2_2"``; keys in upper or lower case, lists with commas.
+        Text such as ``"LAYERS=relu1_2,relu2_2"``, with keys in upper or lower case and commas
+        between the items of lists.
 
     Raises
     ------
     InputError
-        For an unknown key or a value that does not fit.
+        If a key is unknown or a value is not valid.
     """
     raw = presets.read_yaml(path)
     figure = raw.get("figure")
     if figure not in OWN:
-        raise InputError(f"{path}: 'figure' should be one of {', '.join(OWN)}, not {figure!r}")
+        raise InputError(f"{path}: 'figure' must be one of {', '.join(OWN)}, not {figure!r}")
     own = COMMON + OWN[figure]
     known = own + presets.overridable()
     _check_keys(raw, known, f"key in {path}")
@@ -150,7 +151,9 @@ def read(path: Path, overrides: Sequence[str] = ()) -> Experiment:
     fields = presets.field_names(presets.Transfer)
     lacking = [k for k in ("pictures", *OWN[figure]) if k not in merged and k not in fields]
     if lacking:
-        raise InputError(f"{path} lacks '{lacking[0]}', such as {_EXAMPLES[lacking[0]]}")
+        raise InputError(
+            f"{path} lacks the key {lacking[0]!r}; give it a value such as {_EXAMPLES[lacking[0]]}"
+        )
     values = {k: _typed(k, v) for k, v in merged.items() if k in own and k not in fields}
     settings = {k: v for k, v in merged.items() if k not in values}
     values.update(
@@ -162,19 +165,19 @@ def read(path: Path, overrides: Sequence[str] = ()) -> Experiment:
 
 
 def _given(overrides: Sequence[str], known: Sequence[str]) -> Dict[str, str]:
-    """``KEY=VALUE`` texts by key in lower case."""
+    """Split ``KEY=VALUE`` arguments; the keys of the result are in lower case."""
     given = {}
     for text in overrides:
         key, equals, value = text.partition("=")
         if not equals or not value:
-            raise InputError(f"{text!r} should be KEY=VALUE, such as LAYERS=relu1_2")
+            raise InputError(f"{text!r} must have the form KEY=VALUE, such as LAYERS=relu1_2")
         given[key.lower()] = value
     _check_keys([key.upper() for key in given], [key.upper() for key in known], "variable")
     return given
 
 
 def _picture_folder(given: Dict[str, str]) -> Optional[str]:
-    """Take PICTURES out of `given` where it says where the YAML's pictures are, not which."""
+    """Remove PICTURES from `given` and return it, if it is a folder and not names of pictures."""
     named = given.get("pictures", "")
     folder = named if named and Path(named).is_dir() else None
     if folder or named == "auto":
@@ -202,7 +205,7 @@ def _typed(key: str, value: Any) -> Any:
             return {"1": True, "true": True, "0": False, "false": False}[str(value).lower()]
     except (TypeError, ValueError, KeyError):
         raise InputError(
-            f"{key}={value!r} is not what {key} takes, such as {_EXAMPLES[key]}"
+            f"{key}={value!r} is not valid; give a value such as {_EXAMPLES[key]}"
         ) from None
     return str(value) if key in TEXTS else value
 
@@ -221,11 +224,11 @@ _EXAMPLES = {
 
 
 def find(run: Experiment, names: str) -> List[Path]:
-    """The files of the pictures listed under a key.
+    """Find the files of the pictures listed under a key.
 
-    They are looked for in PICTURES=dir, else where :func:`fmi.sources.table.folders` says. Where
-    the paper's own pictures are not there, those of :data:`STAND_INS` take their place, with a
-    warning, unless pictures were asked for by name.
+    They are looked for in PICTURES=dir, or else in :func:`fmi.sources.table.folders`. If one of the
+    paper's pictures is missing, those in :data:`STAND_INS` are used instead, with a warning, unless
+    the pictures were requested by name.
     """
     folder = run.values.get("folder")
     folders = [folder] if folder else table.folders("pictures")
@@ -235,5 +238,5 @@ def find(run: Experiment, names: str) -> List[Path]:
         if folder or names in run["asked_for"]:
             raise
         others = [STAND_INS[name] for name in run[names]]
-        log.warning("%s; using scikit-image's: %s", error, ", ".join(others))
+        log.warning("%s; using pictures of scikit-image instead: %s", error, ", ".join(others))
         return [pictures.find(name, []) for name in others]

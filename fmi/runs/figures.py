@@ -1,4 +1,4 @@
-"""The paper's figures: which panels each one needs, and the sheet they make."""
+"""The figures of the paper: the panels of each figure, and their arrangement on a sheet."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from fmi.runs.panels import Found, Job, Panel, compute
 log = logging.getLogger(__name__)
 
 
-TITLES = {  # the paper's names of its pictures
+TITLES = {  # titles of the pictures in the paper
     "golden_gate": "The Golden Gate Bridge",
     "tubingen": "Neckarfront with Hölderlinturm and Collegiate",
 }
 
 
 def draw(run: Experiment) -> List[Path]:
-    """Compute what is missing, assemble the figure, and return the files of the sheet.
+    """Compute the missing panels, assemble the figure, and return the files of the sheet.
 
     Raises
     ------
     InputError
-        For anything that cannot be used; nothing is written half.
+        If a value cannot be used.
     KeyboardInterrupt
         After Ctrl-C; finished panels are kept.
     """
@@ -92,14 +92,14 @@ def _fig1(run: Experiment) -> List[sheets.Block]:
 
 
 def _fig2(run: Experiment) -> List[sheets.Block]:
-    """The content pictures."""
+    """Draw the content pictures."""
     files = find(run, "pictures")
     titles = [_title(file) for file in files]
     return [sheets.Block([[pictures.read(file).pixels for file in files]], columns=titles)]
 
 
 def _fig3(run: Experiment) -> List[sheets.Block]:
-    """Rows of layers, columns of filters, a block for each content picture."""
+    """Draw rows of layers and columns of filters, in one block for each content picture."""
     files, chain, rows = find(run, "pictures"), run["chain"], _rows(run)
     jobs = []
     for file in files:
@@ -134,13 +134,13 @@ def _fig3(run: Experiment) -> List[sheets.Block]:
 
 
 def _rows(run: Experiment) -> List[Tuple[str, List[int]]]:
-    """Layers and their filters; ``relu3_2:17`` names its own ones."""
+    """Return layers and their filters; ``relu3_2:17`` has filters of its own."""
     parts = [split_filters(text) for text in run["layers"]]
     return [(name, list(filters) or run["filters"]) for name, filters in parts]
 
 
 def _fig4(run: Experiment) -> List[sheets.Block]:
-    """Columns of layers, rows of draws, a block for each content picture."""
+    """Draw columns of layers and rows of draws, in one block for each content picture."""
     files, draws = find(run, "pictures"), run["draws"]
     jobs = []
     for file in files:
@@ -166,7 +166,7 @@ def _fig4(run: Experiment) -> List[sheets.Block]:
 
 
 def _fig5(run: Experiment) -> List[sheets.Block]:
-    """Rows of styles; the style, then Gatys and PMCI for each content picture."""
+    """Draw a row for each style: the style, then Gatys and PMCI for each content picture."""
     files, styles = find(run, "pictures"), find(run, "styles")
     methods = {"gatys": invert.gatys, "purposeful": invert.purposeful}
     jobs = []

@@ -1,8 +1,8 @@
-"""Panels: which are stored already, and the computation of those that are not.
+"""Panels: find the stored ones, and compute the missing ones.
 
-A panel is a PNG, the same undenoised, and a JSON with all that is needed to repeat it. The JSON
-holds a key made from everything that the picture depends on; a panel whose key is there already
-is not computed again.
+A panel consists of a PNG, the PNG before denoising, and a JSON file with everything that is needed
+to repeat it. The JSON file contains a key that depends on everything that affects the picture; a
+panel that is stored with the same key is not computed again.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ class Panel:
     Attributes
     ----------
     stem
-        Its files' name below the results folder, without suffix.
+        Path of its files in the results folder, without suffix.
     place
-        Arguments that tell it from the others of its job, such as ``{"filter": 3}``.
+        Arguments that distinguish it from other panels of its job, such as ``{"filter": 3}``.
     """
 
     stem: str
@@ -45,23 +45,23 @@ class Panel:
 
 @dataclass(frozen=True)
 class Job:
-    """Panels that are computed by one call of :mod:`fmi.invert`."""
+    """Panels that one call of a function of :mod:`fmi.invert` computes."""
 
     function: str
     sources: Mapping[str, Path]  # picture / content / style -> file
-    layers: Tuple[str, ...]  # all that the network must reach
+    layers: Tuple[str, ...]  # all layers that the network must have
     panels: Tuple[Panel, ...]
     call: Callable[[Sequence[Panel]], Found]
-    together: bool = False  # one missing panel asks for all of them
+    together: bool = False  # if one panel is missing, compute all of them
 
     @property
     def section(self) -> Optional[str]:
-        """Which style transfer's settings it needs, if any."""
+        """The section of the settings for style transfer that it needs, if any."""
         return self.function if self.function in TRANSFERS else None
 
 
 def key(run: Experiment, job: Job, panel: Panel) -> str:
-    """Digest of everything that the panel depends on."""
+    """Return a digest of everything that the panel depends on."""
     content = {
         "function": job.function,
         "layers": job.layers,
@@ -78,7 +78,7 @@ def key(run: Experiment, job: Job, panel: Panel) -> str:
 
 
 def stored_key(results: Path, panel: Panel) -> Optional[str]:
-    """The key of a panel that is there with all its files, else ``None``."""
+    """Return the key of a stored panel, or ``None`` if one of its files is missing."""
     stem = results / panel.stem
     try:
         record = json.loads(stem.with_suffix(".json").read_text(encoding="utf-8"))
@@ -93,12 +93,12 @@ def _undenoised(stem: Path) -> Path:
 
 
 def check(run: Experiment, job: Job) -> None:
-    """Refuse what cannot be computed before anything is.
+    """Check a job before anything is computed.
 
     Raises
     ------
     InputError
-        For a picture too small for its layers, or a filter that the layer does not have.
+        If a picture is too small for its layers, or a layer lacks a filter.
     """
     assert run.network is not None
     settings = run.settings(job.section)
@@ -111,12 +111,12 @@ def check(run: Experiment, job: Job) -> None:
 
 
 def compute(run: Experiment, jobs: Sequence[Job]) -> None:
-    """Compute the panels that are not there yet and save each.
+    """Compute and save the missing panels.
 
     Raises
     ------
     KeyboardInterrupt
-        After Ctrl-C, once all finished panels are saved.
+        After Ctrl-C, when all finished panels have been saved.
     """
     for job in jobs:
         check(run, job)

@@ -1,1 +1,1 @@
-"""Where weights and pictures come from: tables, fetching, file formats."""
+"""Sources of weights and pictures: tables, downloads, file formats."""

