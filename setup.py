@@ -19,7 +19,7 @@ CUDA = [
     "nvidia-cuda-nvrtc-cu11==11.8.89",
     "nvidia-nvtx-cu11==11.8.86",
 ]
-WEIGHTS = ["h5py", "safetensors", "scipy"]  # readers of .h5, .safetensors and .mat
+WEIGHTS = ["safetensors", "scipy"]  # readers of .safetensors and .mat
 # PyTorch 2.13 needs Python 3.10; older ones get the last that they can.
 BENCH = ["torch==2.13.0; python_version >= '3.10'", "torch; python_version < '3.10'"]
 TEST = ["pytest", "hypothesis", "psutil", "nbclient", "ipykernel", "ipywidgets"]
@@ -44,6 +44,7 @@ setup(
         "requests",
         "scikit-image",
         "tqdm",
+        "h5py",
         "setuptools; python_version >= '3.12'",
     ],
     extras_require={

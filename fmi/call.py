@@ -193,7 +193,7 @@ class Call:
         seed = self.options.seed
         if not isinstance(seed, (int, np.integer)) or not 0 <= seed < 2**32:
             raise InputError(f"seed={seed!r} must be an integer from 0 to 2**32 - 1")
-        overrides = {k: v for k, v in options.items() if k not in common}
+        overrides = {k: v for k, v in options.items() if k not in common and v is not None}
         given = self.options.settings
         # weights="auto" must find a network that has the layers named in the settings.
         early = presets.override(presets.preset(given or presets.DEFAULT), overrides, section)

@@ -27,29 +27,29 @@ class Keywords(TypedDict, total=False):
     precision: str
     progress: Optional[bool]
     callback: Optional[descent.Callback]
-    pool: str
-    long_edge: int
-    resize_mode: str
-    anti_aliasing: bool
-    content_scale: float
-    style_scale: float
-    style_size: str
-    shares: str
-    code_weight: float
-    steps: int
-    stop: float
-    learning_rate: float
-    momentum: float
-    last_momentum: float
-    gradient: str
-    clip: float
-    schedule: str
-    decay: float
-    decay_every: int
-    weight_decay: float
-    start: float
-    denoise: float
-    batch: int
+    pool: Optional[str]
+    long_edge: Optional[int]
+    resize_mode: Optional[str]
+    anti_aliasing: Optional[bool]
+    content_scale: Optional[float]
+    style_scale: Optional[float]
+    style_size: Optional[str]
+    shares: Optional[str]
+    code_weight: Optional[float]
+    steps: Optional[int]
+    stop: Optional[float]
+    learning_rate: Optional[float]
+    momentum: Optional[float]
+    last_momentum: Optional[float]
+    gradient: Optional[str]
+    clip: Optional[float]
+    schedule: Optional[str]
+    decay: Optional[float]
+    decay_every: Optional[int]
+    weight_decay: Optional[float]
+    start: Optional[float]
+    denoise: Optional[float]
+    batch: Optional[int]
 
 
 class SeededKeywords(Keywords, total=False):
@@ -61,7 +61,7 @@ class SeededKeywords(Keywords, total=False):
 class TransferKeywords(SeededKeywords, total=False):
     """Those of style transfer."""
 
-    content_layer: str
-    style_layers: Tuple[str, ...]
-    alpha: float
-    beta: float
+    content_layer: Optional[str]
+    style_layers: Optional[Tuple[str, ...]]
+    alpha: Optional[float]
+    beta: Optional[float]

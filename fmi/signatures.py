@@ -88,8 +88,9 @@ __all__ = ["Keywords", "SeededKeywords", "TransferKeywords"]
 def module() -> str:
     """The text of :mod:`fmi.keywords`."""
     common = [(f.name, str(f.type)) for f in dataclasses.fields(Options) if f.name != "seed"]
-    common += list(settings().items())
-    own = [(n, k) for n, k in settings(transfer=True).items() if n not in settings()]
+    common += [(name, f"Optional[{kind}]") for name, kind in settings().items()]
+    more = {n: k for n, k in settings(transfer=True).items() if n not in settings()}
+    own = [(name, f"Optional[{kind}]") for name, kind in more.items()]
     classes = [
         ("Keywords(TypedDict, total=False)", "Keywords of all functions.", common),
         ("SeededKeywords(Keywords, total=False)", "The same, and the seed.", [("seed", "int")]),

@@ -30,7 +30,9 @@ def test_its_network(monkeypatch, capsys):
 def test_the_whole_of_it(monkeypatch, tmp_path, capsys):
     """With fewer steps and smaller pictures than it has."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(demo, "COMMON", ("PICTURES=skimage:coffee", "LONG_EDGE=32", "STEPS=2"))
+    monkeypatch.setitem(demo.LONG_EDGE, "embedded", 32)
+    few = {figure: (*words, "STEPS=2") for figure, words in demo.OVERRIDES["embedded"].items()}
+    monkeypatch.setitem(demo.OVERRIDES, "embedded", few)
     assert demo.main(["WEIGHTS=embedded"]) == 0
     out = capsys.readouterr().out
     for figure in ("fig3", "fig4", "fig5"):

@@ -1,6 +1,7 @@
 """Each figure the whole way on a small network and small pictures, through the command line."""
 
 import json
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from PIL import Image
 
 from fmi import cli, descent
+from fmi.device.mxnet import mx
 from fmi.errors import InputError
 from fmi.runs import experiment
 
@@ -208,3 +210,64 @@ def test_unknown_key_in_yaml(tmp_path):
         experiment.read(path)
     with pytest.raises(InputError, match="none.yaml cannot be read"):
         experiment.read(tmp_path / "none.yaml")
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory):
+    """An exported pair of a small network with convolutions, poolings and BatchNorm."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from mxnet.gluon import nn
+    block = nn.HybridSequential(prefix="small_")
+    with block.name_scope():
+        for filters in (5, 6, 7):
+            block.add(nn.Conv2D(filters, 3, padding=1), nn.BatchNorm(), nn.Activation("relu"))
+            block.add(nn.Conv2D(filters, 3, padding=1), nn.Activation("relu"), nn.MaxPool2D())
+        block.add(nn.GlobalAvgPool2D(), nn.Dense(3))
+    block.initialize(mx.init.Xavier(magnitude=2))
+    block.hybridize()
+    block(mx.nd.zeros((1, 3, 32, 32)))
+    path = tmp_path_factory.mktemp("exported") / "small"
+    block.export(str(path))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("figure", "options", "panels"),
+    [
+        ("fig1", (), None),
+        ("fig3", ("FILTERS=0,3",), ["relu1_filter0", "relu3_filter3", "relu5_filter0"]),
+        ("fig4", (), ["relu0_draw0", "relu2_draw1", "relu4_draw1"]),
+        ("fig5", ("STYLES=starry_night",), ["starry_night_gatys", "starry_night_purposeful"]),
+    ],
+)
+def test_every_figure_takes_any_network(
+    tmp_path, exported, picture_folder, figure, options, panels
+):
+    words = (f"NETWORK={exported}", f"PICTURES={picture_folder}", f"RESULTS={tmp_path}")
+    assert cli.main(["draw", str(HERE / f"{figure}.yaml"), *words, *QUICK, *options]) == 0
+    assert (tmp_path / f"{figure}.png").is_file()
+    for panel in panels or ():
+        record = json.loads((tmp_path / f"golden_gate/{panel}.json").read_text())
+        assert record["network"]["name"] == "small"
+        assert record["settings"]["preset"] == "fast"
+    if figure == "fig5":
+        assert record["layers"] == ["relu3", "relu0", "relu2", "relu4"]
+
+
+def test_layers_can_name_their_filters(tmp_path, small_weights, picture_folder):
+    options = ("LAYERS=relu1_2:3,relu2_2:4", "PICTURES=skimage:coffee")
+    assert draw("fig3", tmp_path, small_weights, picture_folder, *options) == 0
+    found = {p.name for p in (tmp_path / "coffee").glob("*.json")}
+    assert found == {"relu1_2_filter3.json", "relu2_2_filter4.json"}
+    assert (tmp_path / "fig3.png").is_file()
+
+
+def test_the_network_is_part_of_the_key(tmp_path, exported, picture_folder):
+    words = (f"PICTURES={picture_folder}", f"RESULTS={tmp_path}", "LAYERS=relu0", "FILTERS=0")
+    keys = set()
+    for how in ("caffe", "imagenet"):
+        run = [*words, f"NETWORK={exported}", f"INPUT={how}", *QUICK]
+        assert cli.main(["draw", str(HERE / "fig3.yaml"), *run]) == 0
+        keys.add(json.loads((tmp_path / "golden_gate/relu0_filter0.json").read_text())["key"])
+    assert len(keys) == 2

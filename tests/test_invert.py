@@ -168,6 +168,8 @@ def test_a_style_of_its_own_size_asks_for_as_much_energy_a_position(picture, opt
         one = function(once, once, **options_32)
         two = function(once, twice[:96, :96], **options_32)
         assert one.loss[0] == pytest.approx(two.loss[0], rel=1e-5)
+        half = function(once, once[:, :64], **options_32)  # two thirds of the positions
+        assert one.loss[0] == pytest.approx(half.loss[0], rel=0.1)
         assert function(once, 255 - once, **options_32).loss[0] != pytest.approx(
             one.loss[0], rel=0.01
         )

@@ -485,3 +485,20 @@ def test_filters_named_with_a_layer():
     assert base.split_filters("relu3_2") == ("relu3_2", ())
     assert base.split_filters("relu3_2:17") == ("relu3_2", (17,))
     assert base.split_filters("a_b:4,17") == ("a_b", (4, 17))
+
+
+@pytest.mark.parametrize("name", ["densenet201", "resnet152_v2"])
+def test_deep_networks(name):
+    """As many operators in a row as Python would not recurse through."""
+    network = catalogue.outline(name)
+    assert len(network.layers) > 200 and network.layers[-1].stride == 32
+    side = network.smallest_side(network.layers[-1].name)
+    assert network.layers[-1].name in network.sizes(side, side)
+
+
+def test_a_setting_of_none_is_the_presets():
+    network = catalogue.load(zoo_block("alexnet"))
+    found = fmi.invert.code(
+        smooth_picture(72, 96), "conv0_relu", network=network, **QUICK, clip=None
+    )
+    assert found.record["settings"]["clip"] == 10

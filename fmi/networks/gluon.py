@@ -7,7 +7,6 @@ the last layer with spatial positions is removed.
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
 import os
@@ -94,6 +93,7 @@ class SymbolNetwork(Network):
         self.settings = "fast"  # scale-free; the others are tuned to the activations of Caffe's VGG
         self._graph = _Graph(symbol, set(parameters), name)
         self._data = self._graph.data
+        self._known_shapes: Dict[Tuple[int, int], Dict[str, Shape]] = {}
         self._parameters = parameters
         self.layers = self._layers()
         needed = self._group([layer.name for layer in self.layers]).list_inputs()
@@ -125,7 +125,16 @@ class SymbolNetwork(Network):
 
     def _shapes(self, height: int, width: int) -> Dict[str, Shape]:
         """Return the shapes of all outputs that are not empty for one picture of this size."""
-        return _output_shapes(self, tuple(self._graph.outputs), height, width)
+        if (height, width) not in self._known_shapes:
+            names = tuple(self._graph.outputs)
+            found = self.infer(names, height, width)
+            if found:
+                shapes = dict(zip(names, found))
+            else:
+                each = ((name, self.infer([name], height, width)) for name in names)
+                shapes = {name: one[0] for name, one in each if one}
+            self._known_shapes[height, width] = shapes
+        return self._known_shapes[height, width]
 
     def infer(self, layers: Sequence[str], height: int, width: int) -> Optional[List[Shape]]:
         """Infer the shapes of layers; return ``None`` if the picture is too small for one."""
@@ -145,7 +154,6 @@ class SymbolNetwork(Network):
         shapes = self._shapes(height, width)
         return {name: (s[2], s[3]) for name, s in shapes.items() if name in known}
 
-    @functools.lru_cache(maxsize=None)  # noqa: B019
     def smallest_side(self, layer: str) -> int:
         """Find the smallest side, in pixels, of a picture for `layer`, by bisection."""
         low, high = 1, LARGEST_SIDE
@@ -158,7 +166,7 @@ class SymbolNetwork(Network):
         return low
 
     def picture_bytes(self, layers: Sequence[str], height: int, width: int) -> int:
-        """Add up the outputs of all operators, and twice the two largest for the gradients."""
+        """Add up the outputs of all operators, and double the sum for the gradients."""
         inner = self._group(layers).get_internals()
         shapes = {n: a.shape for n, a in self._parameters.items()}
         known = {n: shapes[n] for n in inner.list_inputs() if n in shapes}
@@ -169,7 +177,7 @@ class SymbolNetwork(Network):
             for name, shape in zip(inner.list_outputs(), found)
             if name not in names
         ]
-        return sum(room) + 2 * sum(sorted(room)[-2:])
+        return 2 * sum(room)
 
     def describe(self) -> Dict[str, Any]:
         """Return the name, a digest of operators and parameters, and the preprocessing."""
@@ -202,17 +210,6 @@ class SymbolNetwork(Network):
             picture = mx.sym.broadcast_div(picture, mx.sym.var(name, shape=(1, 3, 1, 1)))
         symbol = self._group(layers)(**{self._data: picture})
         return Truncated(layers, frozen_block(symbol, parameters, {}, ctx))
-
-
-@functools.lru_cache(maxsize=8)
-def _output_shapes(
-    network: SymbolNetwork, names: Tuple[str, ...], height: int, width: int
-) -> Dict[str, Shape]:
-    found = network.infer(names, height, width)
-    if found:
-        return dict(zip(names, found))
-    each = ((name, network.infer([name], height, width)) for name in names)
-    return {name: shapes[0] for name, shapes in each if shapes}
 
 
 class _Graph:
@@ -275,19 +272,15 @@ class _Graph:
     def _walk(self) -> List[Node]:
         """Determine stride, receptive field and sign of the output of each node."""
         found: List[Node] = []
+        carries: List[bool] = []  # whether a node's output depends on the picture
         for node in self.nodes:
             before = [found[source[0]] for source in node["inputs"]]
-            wide = [n for n, s in zip(before, node["inputs"]) if self._carries_picture(s[0])]
+            carried = [carries[source[0]] for source in node["inputs"]]
+            own = node["op"] == "null" and node["name"] == self.data
+            carries.append(own or any(carried))
+            wide = [about for about, carry in zip(before, carried) if carry]
             found.append(_after(node, wide or before))
         return found
-
-    @functools.lru_cache(maxsize=None)  # noqa: B019
-    def _carries_picture(self, place: int) -> bool:
-        """Return whether the output of a node depends on the picture."""
-        node = self.nodes[place]
-        if node["op"] == "null":
-            return bool(node["name"] == self.data)
-        return any(self._carries_picture(source[0]) for source in node["inputs"])
 
     def digest(self, parameters: Arrays) -> str:
         """Return the sha256 of operators and parameters, independent of their names."""
