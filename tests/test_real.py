@@ -6,13 +6,17 @@ all of Fig. 3 that blocks 1-3 reach, which takes an hour on a laptop; otherwise 
 
 import os
 
+import h5py
 import numpy as np
+import oracle
 import pytest
+import skimage.data
 
 import fmi.invert
 from experiments import compare
 from fmi import evidence
 from fmi.networks import catalogue
+from fmi.sources import table
 
 FULL = os.environ.get("FMI_FULL") == "1"
 LAYERS = ("relu1_2", "relu2_2", "relu3_2")
@@ -88,3 +92,44 @@ def test_distance_is_zero_to_itself_and_symmetric(real_weights):
     assert np.diag(table).max() < 1e-6
     np.testing.assert_allclose(table, table.T)
     assert table[0, 1] < table[0, 2]
+
+
+@pytest.fixture(scope="session")
+def photographs():
+    """vgg16-hed, where it has been fetched."""
+    path = table.find(table.models()["vgg16-hed"])
+    if path is None:
+        pytest.skip("vgg16-hed is not here: fmi weights fetch vgg16-hed")
+    return catalogue.load("vgg16-hed")
+
+
+def test_mean_activations_of_vgg16_hed(photographs):
+    """Measured with h5py and SciPy's convolutions, average pooling, at 48 pixels."""
+    pixels = np.ascontiguousarray(skimage.data.coffee()[:384:8, :384:8])
+    image = pixels[..., ::-1] - np.array([104.00699, 116.66877, 122.67892])  # BGR
+    value = image.transpose(2, 0, 1)
+    with h5py.File(photographs.weights.path) as file:
+        for block, count in ((1, 2), (2, 2), (3, 2)):
+            for index in range(count):
+                name = f"block{block}/layers/conv2d{f'_{index}' if index else ''}/vars"
+                kernel, bias = (np.asarray(file[f"{name}/{i}"], dtype=float) for i in (0, 1))
+                value = oracle.convolve(value, kernel.transpose(3, 2, 0, 1), bias)
+                value = np.maximum(value, 0)
+            value = oracle.pool(value) if block < 3 else value
+    found = fmi.invert.activations(
+        pixels, "relu3_2", network=photographs, settings="paper", long_edge=48
+    )["relu3_2"].asnumpy()[0]
+    assert np.linalg.norm(found - value) < 1e-4 * np.linalg.norm(value)
+
+
+def test_fig3_of_vgg16_hed_is_scale_free(photographs):
+    """The losses fall as far as they were seen to, and each filter has a texture of its own."""
+    coffee = skimage.data.coffee()
+    for layer, share in (("relu2_2", 0.85), ("relu5_2", 0.95)):
+        found = fmi.invert.feature_map(
+            coffee, layer, [0, 1], network=photographs, long_edge=128, progress=False
+        )
+        assert {inversion.record["settings"]["preset"] for inversion in found} == {"fast"}
+        assert max(i.loss[-1] / i.loss[0] for i in found) < share
+        one, two = (i.array for i in found)
+        assert np.abs(one - two).mean() > 10
