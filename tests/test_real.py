@@ -14,7 +14,7 @@ import skimage.data
 
 import fmi.invert
 from experiments import compare
-from fmi import evidence
+from fmi import evidence, pictures
 from fmi.networks import catalogue
 from fmi.sources import table
 
@@ -72,8 +72,8 @@ def test_codes_of_the_golden_gate_bridge(real_pictures, real_weights):
 def test_code_inversion_finds_the_picture_again(real_pictures, real_weights):
     golden_gate = real_pictures / "golden_gate.jpg"
     found = fmi.invert.code(golden_gate, "relu2_1", weights=real_weights, long_edge=96)
-    small = fmi.invert.pictures.to_network(
-        fmi.invert.pictures.read(golden_gate).pixels,
+    small = pictures.to_network(
+        pictures.read(golden_gate).pixels,
         found.array.shape[:2],
         256,
         (0, 0, 0),
