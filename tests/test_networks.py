@@ -311,6 +311,15 @@ def test_blocks_that_cannot_be_used():
         catalogue.load("resnet18")
 
 
+def test_a_network_of_grey_pictures_is_refused():
+    block = nn.HybridSequential()
+    block.add(nn.Conv2D(4, 3, in_channels=1))
+    block.initialize()
+    with pytest.raises(InputError) as error:
+        catalogue.load(block)
+    assert len(str(error.value).splitlines()) == 1
+
+
 def test_a_block_is_left_as_it_is():
     block = vision.alexnet()
     block.initialize()  # never called: the dense layers' shapes are unknown
@@ -357,6 +366,9 @@ def test_files_in_every_form(tmp_path, monkeypatch):
     for given in ((symbol, arguments, states), (symbol, {**arguments, **states})):
         assert catalogue.load(given).describe()["sha256"] == wanted
     assert catalogue.load(symbol, f"{net}-0000.params").describe()["sha256"] == wanted
+    (tmp_path / "damaged.params").write_bytes(b"x" * 40)
+    with pytest.raises(InputError, match="damaged.params: "):
+        catalogue.load(symbol, tmp_path / "damaged.params")
     file = tmp_path / "resnet18_v1.params"
     assert catalogue.load("resnet18_v1", file).describe()["sha256"] == wanted
     assert catalogue.load("resnet18_v1", f"{net}-0000.params").describe()["sha256"] == wanted
