@@ -46,7 +46,17 @@ from fmi.networks.weights import Weights
 from fmi.pictures import Source
 from fmi.settings import Settings, Transfer
 
-__all__ = ["Call", "Filters", "Layers", "Options", "in_one_line", "places_of"]
+__all__ = [
+    "Call",
+    "Filters",
+    "Init",
+    "Layers",
+    "Options",
+    "in_one_line",
+    "number_format",
+    "places_of",
+    "replaced_layers",
+]
 
 log = logging.getLogger(__name__)
 

@@ -12,6 +12,17 @@ import numpy as np
 
 from fmi.device.mxnet import NDArray, mx
 
+__all__ = [
+    "energy",
+    "gram",
+    "isolate",
+    "normal_shares",
+    "rank_match",
+    "reallocate",
+    "silent",
+    "simplex_shares",
+]
+
 
 def isolate(code: NDArray, filters: Sequence[int]) -> NDArray:
     """Set feature map `l` to the sum of all feature maps, and the others to 0 (Eq. 2).

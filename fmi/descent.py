@@ -17,6 +17,18 @@ from fmi.losses import Loss, squared_length
 from fmi.networks.base import Truncated
 from fmi.settings import Settings
 
+__all__ = [
+    "Callback",
+    "Descent",
+    "State",
+    "learning_rate",
+    "minimise",
+    "momentum",
+    "scaled",
+    "start",
+    "update",
+]
+
 log = logging.getLogger(__name__)
 
 

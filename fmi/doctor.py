@@ -22,6 +22,8 @@ from fmi.device.driver import Gpu, driver
 from fmi.errors import SetupError
 from fmi.sources import table
 
+__all__ = ["IMPORT", "TRIED", "examine", "text"]
+
 TRIED = ((3, 8), (3, 12))  # Python versions tested with MXNet 1.9.1
 IMPORT = """
 import json, logging, sys

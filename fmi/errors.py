@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from typing import Iterable
 
+__all__ = ["SHOWN", "FetchError", "FmiError", "InputError", "SetupError", "unknown"]
+
 SHOWN = 40  # largest number of names in a message
 
 

@@ -11,6 +11,8 @@ from fmi import codes, pictures
 from fmi.device.mxnet import context, mx
 from fmi.networks.base import Network
 
+__all__ = ["SIZE", "TRIM", "descriptors", "distance", "distances"]
+
 SIZE = (250, 187)  # width and height of a panel in the published Fig. 3
 TRIM = 6  # pixels removed at each side: frames of the published panels, effects of zero padding
 

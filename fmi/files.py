@@ -12,6 +12,8 @@ import numpy as np
 
 from fmi.errors import InputError
 
+__all__ = ["array_digest", "digests", "file_digest", "save_json", "write_whole"]
+
 
 def array_digest(array: np.ndarray) -> str:
     """Return the sha256 of the shape and the values of an array."""

@@ -14,6 +14,20 @@ from fmi import codes
 from fmi.device.mxnet import NDArray, mx
 from fmi.settings import Transfer
 
+__all__ = [
+    "Loss",
+    "SquaredError",
+    "Term",
+    "all_codes",
+    "code",
+    "energy",
+    "extent",
+    "gatys",
+    "gram",
+    "purposeful",
+    "squared_length",
+]
+
 
 def squared_length(batch: NDArray) -> NDArray:
     """Return ``||x||^2`` for each picture of a batch (B, ...), (B,).

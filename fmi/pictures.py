@@ -24,6 +24,25 @@ from PIL.PngImagePlugin import PngInfo
 from fmi import files
 from fmi.errors import InputError, unknown
 
+__all__ = [
+    "FORMATS",
+    "PIXELS",
+    "SKIMAGE",
+    "SUFFIXES",
+    "Picture",
+    "Source",
+    "denoised",
+    "eight_bits",
+    "find",
+    "first_picture",
+    "fitted",
+    "from_rgb",
+    "read",
+    "save_png",
+    "to_network",
+    "to_rgb",
+]
+
 log = logging.getLogger(__name__)
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".gif", ".bmp")

@@ -16,6 +16,27 @@ import yaml
 
 from fmi.errors import InputError, unknown
 
+__all__ = [
+    "AT_LEAST_ONE",
+    "CHOICES",
+    "CODE",
+    "DEFAULT",
+    "FAST",
+    "PAPER",
+    "POSITIVE",
+    "PRESETS",
+    "STYLE_LAYERS",
+    "Settings",
+    "Transfer",
+    "Weighting",
+    "as_dict",
+    "field_names",
+    "overridable",
+    "override",
+    "preset",
+    "read_yaml",
+]
+
 
 @dataclass(frozen=True)
 class Weighting:

@@ -14,6 +14,8 @@ from PIL import Image
 
 from fmi import files
 
+__all__ = ["DPI", "PANEL_INCHES", "Block", "save", "sheet", "tiles", "warped"]
+
 PANEL_INCHES = 2.5  # width of a panel on the sheet
 DPI = 200
 

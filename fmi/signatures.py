@@ -16,7 +16,7 @@ from typing import Any, Callable, Dict, List, TypeVar
 from fmi.call import Options
 from fmi.settings import Settings, Transfer, overridable
 
-__all__ = ["keywords", "module", "spelled_out"]
+__all__ = ["keywords", "module", "settings", "spelled_out"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -101,3 +101,17 @@ def test_no_function_outside_networks_names_what_is_vggs(module):
                 assert "topology" not in ast.dump(node), module
     heads = [ast.dump(n) for n in tree.body if isinstance(n, (ast.Import, ast.ImportFrom))]
     assert not any("topology" in head for head in heads)
+
+
+@pytest.mark.parametrize("module", [m for m in MODULES if MODULES[m].name[:2] != "__"])
+def test_all_names_what_is_public(module):
+    """Every public function and class, and nothing that is not there."""
+    tree = ast.parse(MODULES[module].read_text(encoding="utf-8"))
+    assigned = [n for n in tree.body if isinstance(n, ast.Assign)]
+    (names,) = [n.value for n in assigned if getattr(n.targets[0], "id", "") == "__all__"]
+    listed = set(ast.literal_eval(names))
+    defined = {n.name for n in tree.body if isinstance(n, (ast.FunctionDef, ast.ClassDef))}
+    assert {name for name in defined if not name.startswith("_")} <= listed
+    assert not any(name.startswith("_") for name in listed)
+    source = ast.dump(tree)
+    assert all(f"'{name}'" in source for name in listed)

@@ -7,6 +7,8 @@ import json
 import sys
 from typing import Any
 
+__all__ = ["add"]
+
 
 def add(commands: Any) -> None:
     """Add the command."""

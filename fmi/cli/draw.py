@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 from typing import Any, List
 
+__all__ = ["add"]
+
 
 def add(commands: Any) -> None:
     """Add the command."""

@@ -9,6 +9,8 @@ from typing import Mapping
 
 from fmi.sources import fetch, table
 
+__all__ = ["add_fetch", "fetch_all"]
+
 
 def add_fetch(word: argparse.ArgumentParser) -> None:
     """Add the options of a fetch command."""

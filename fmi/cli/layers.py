@@ -9,6 +9,8 @@ from typing import Any, Dict, List
 
 from fmi.errors import InputError
 
+__all__ = ["add"]
+
 
 def add(commands: Any) -> None:
     """Add the command."""

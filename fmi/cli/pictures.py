@@ -9,6 +9,8 @@ from typing import Any
 from fmi.cli.fetching import add_fetch, fetch_all
 from fmi.sources import table
 
+__all__ = ["add"]
+
 
 def add(commands: Any) -> None:
     """Add the command."""

@@ -17,6 +17,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Dict, List, Tuple
 
+__all__ = [
+    "CUDA_11",
+    "OLDEST",
+    "OLDEST_TEXT",
+    "UPDATE",
+    "Driver",
+    "Gpu",
+    "driver",
+    "loaded_path",
+    "read",
+]
+
 LOWEST, HIGHEST = (5, 0), (8, 9)  # compute capabilities supported by the cu112 wheel
 OLDEST = (450, 80, 2)  # oldest driver for CUDA 11.x, according to NVIDIA
 OLDEST_TEXT = "450.80.02"

@@ -22,6 +22,25 @@ from typing import FrozenSet, Iterator, List, Optional
 from fmi.device.driver import UPDATE, Driver, loaded_path
 from fmi.errors import SetupError
 
+__all__ = [
+    "CUDA_LIBRARIES",
+    "Library",
+    "check_distutils",
+    "check_numpy",
+    "cores",
+    "cpu_flags",
+    "free_main_memory",
+    "has_amx",
+    "import_problem",
+    "installed_wheel",
+    "load_cuda_libraries",
+    "pip_install",
+    "shared_with_cuda_12",
+    "to_cpu",
+    "to_cu112",
+    "variable",
+]
+
 log = logging.getLogger(__name__)
 
 # Package folder under site-packages/nvidia -> the library that MXNet's cu112 wheel links to.

@@ -19,6 +19,8 @@ from typing import Optional, Tuple
 from fmi.device import environment
 from fmi.device.driver import HIGHEST, LOWEST, Gpu, driver
 
+__all__ = ["IN_USE", "PATIENCE", "ROOT", "TRIAL", "Trial", "parse", "problem", "trial", "unserved"]
+
 log = logging.getLogger(__name__)
 
 PATIENCE = 300  # timeout of a trial in seconds; the first use of a GPU can be slow

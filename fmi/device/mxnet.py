@@ -20,6 +20,24 @@ from fmi.device import environment, gpus
 from fmi.device.driver import driver
 from fmi.errors import InputError, SetupError, unknown
 
+__all__ = [
+    "AMX",
+    "BFLOAT16",
+    "ENVIRONMENT",
+    "PRECISIONS",
+    "Context",
+    "NDArray",
+    "compute_type",
+    "context",
+    "device_name",
+    "free_memory",
+    "gpu_works",
+    "mx",
+    "out_of_main_memory",
+    "out_of_memory",
+    "release_memory",
+]
+
 log = logging.getLogger(__name__)
 
 ENVIRONMENT = {

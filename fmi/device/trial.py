@@ -14,6 +14,8 @@ import numpy as np
 
 from fmi.device.mxnet import Context, mx
 
+__all__ = ["TOLERANCE", "convolve", "difference", "main"]
+
 TOLERANCE = 1e-2  # relative; rounding to TF32 causes about 1e-3
 
 

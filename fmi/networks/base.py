@@ -12,6 +12,19 @@ from fmi.errors import InputError, unknown
 from fmi.losses import Loss
 from fmi.sources import table
 
+__all__ = [
+    "PRESETS",
+    "Input",
+    "Layer",
+    "Network",
+    "Triple",
+    "Truncated",
+    "frozen_block",
+    "input_of",
+    "loss_scaling",
+    "split_filters",
+]
+
 Triple = Tuple[float, float, float]
 
 

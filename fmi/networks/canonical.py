@@ -11,6 +11,8 @@ from fmi.networks.names import Key
 from fmi.networks.topology import Topology
 from fmi.sources.table import Layout
 
+__all__ = ["BN_EPSILON", "canonical"]
+
 BN_EPSILON = 1e-5  # torchvision's and Gluon's
 
 

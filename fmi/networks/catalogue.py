@@ -17,6 +17,8 @@ from fmi.networks.topology import FAMILY
 from fmi.networks.weights import Weights
 from fmi.sources import formats, table
 
+__all__ = ["ASSUMED", "FAMILY_NAME", "State", "load", "outline", "zoo", "zoo_file"]
+
 log = logging.getLogger(__name__)
 
 FAMILY_NAME = re.compile(r"vgg(11|13|16|19)(_bn)?")

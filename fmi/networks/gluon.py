@@ -22,6 +22,26 @@ from fmi.errors import InputError
 from fmi.networks.base import Input, Layer, Network, Truncated, frozen_block
 from fmi.sources import formats
 
+__all__ = [
+    "KINDS",
+    "LARGER_LOOK",
+    "LARGEST_GRAPH",
+    "LARGEST_SIDE",
+    "LOOK",
+    "PARAMETERS",
+    "POSITIVE",
+    "REFUSED",
+    "Arrays",
+    "Node",
+    "Shape",
+    "SymbolNetwork",
+    "exported_pair",
+    "from_block",
+    "from_export",
+    "from_symbol",
+    "from_zoo",
+]
+
 Arrays = Mapping[str, np.ndarray]
 Shape = Tuple[int, ...]
 

@@ -12,6 +12,8 @@ from fmi.networks.topology import FAMILY, FILTERS, Topology, told_by
 from fmi.sources import table
 from fmi.sources.table import Layout
 
+__all__ = ["KINDS", "NAMINGS", "NORM", "Key", "Named", "Namer", "named_arrays"]
+
 Key = Tuple[str, str]  # convolution, and weight, bias, gamma, beta, mean or variance
 Named = Dict[Key, np.ndarray]
 # Arguments: the name, the member of the family, and whether the network has BatchNorm.

@@ -20,6 +20,17 @@ import numpy as np
 
 from fmi.device.mxnet import NDArray, mx
 
+__all__ = [
+    "CHANNELS",
+    "POOLING",
+    "RELU",
+    "Passes",
+    "backward_symbol",
+    "forward_symbol",
+    "turned",
+    "turned_weights",
+]
+
 CHANNELS = 16  # oneDNN is slow for 3 output channels; the kernels of the additional ones are 0
 
 

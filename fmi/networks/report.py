@@ -15,6 +15,8 @@ from fmi.networks import vgg
 from fmi.networks.weights import Weights, _named_at, embedded_path, read
 from fmi.sources import formats, table
 
+__all__ = ["GATYS", "activations", "convert", "normalised", "report", "survey", "verify"]
+
 GATYS = (0.2, 5.0)  # mean activations are about 1 for normalised weights, 10 to 1000 for Caffe's
 
 

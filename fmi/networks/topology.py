@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Iterable, List, Optional, Tuple
 
+__all__ = ["FAMILY", "FILTERS", "VGG11", "VGG13", "VGG16", "VGG19", "Topology", "told_by"]
+
 FILTERS = (64, 128, 256, 512, 512)  # filters of each convolution in block 1 to 5, for all members
 
 

@@ -20,6 +20,8 @@ from fmi.networks.topology import FILTERS, VGG19, Topology
 from fmi.networks.weights import PHOTOGRAPHS, Weights
 from fmi.sources import table
 
+__all__ = ["VGG", "Shapes", "TruncatedVGG", "network", "outline", "symbols", "truncated"]
+
 Shapes = Mapping[str, Tuple[int, ...]]
 
 

@@ -20,6 +20,8 @@ from fmi.networks.topology import Topology
 from fmi.sources import formats, table
 from fmi.sources.table import Layout, Source
 
+__all__ = ["LARGEST", "PHOTOGRAPHS", "Weights", "embedded_path", "load", "read"]
+
 log = logging.getLogger(__name__)
 
 LARGEST = 2 << 30  # largest file in bytes; VGG-19 with its dense layers takes 575 MB

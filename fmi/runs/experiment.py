@@ -15,6 +15,8 @@ from fmi.networks import catalogue
 from fmi.networks.base import Network, split_filters
 from fmi.sources import table
 
+__all__ = ["COMMON", "LISTS", "NUMBERS", "OWN", "STAND_INS", "TEXTS", "Experiment", "find", "read"]
+
 log = logging.getLogger(__name__)
 
 LISTS = ("pictures", "layers", "filters", "styles", "style_layers")

@@ -17,6 +17,8 @@ from fmi.networks.base import split_filters
 from fmi.runs.experiment import Experiment, find
 from fmi.runs.panels import Found, Job, Panel, compute
 
+__all__ = ["DRAWERS", "TITLES", "draw"]
+
 log = logging.getLogger(__name__)
 
 

@@ -22,6 +22,8 @@ from fmi.call import TRANSFERS
 from fmi.inversion import versions
 from fmi.runs.experiment import Experiment
 
+__all__ = ["Found", "Job", "Panel", "check", "compute", "key", "stored_key"]
+
 log = logging.getLogger(__name__)
 
 Found = Sequence[invert.Inversion]

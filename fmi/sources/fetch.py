@@ -26,6 +26,8 @@ from fmi.errors import FetchError
 from fmi.sources import wheels
 from fmi.sources.table import Source, destination, folders
 
+__all__ = ["CHUNK", "Patience", "fetch", "offline"]
+
 log = logging.getLogger(__name__)
 
 CHUNK = 1 << 16

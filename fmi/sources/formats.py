@@ -26,6 +26,28 @@ import numpy as np
 
 from fmi.errors import InputError
 
+__all__ = [
+    "ELEMENTS",
+    "FORMATS",
+    "METADATA",
+    "NDARRAY_LIST",
+    "NDARRAY_V1",
+    "NDARRAY_V2",
+    "NDARRAY_V3",
+    "NEEDS",
+    "START",
+    "SUFFIXES",
+    "TORCH_LEGACY",
+    "TOTAL",
+    "TYPES",
+    "Arrays",
+    "answer_to",
+    "format_of",
+    "read",
+    "read_all_params",
+    "serve",
+]
+
 Arrays = Dict[str, np.ndarray]
 
 TOTAL = 256 << 20  # bytes; the convolutions of VGG-19 take 80 MB in float32

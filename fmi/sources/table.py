@@ -15,6 +15,28 @@ import yaml
 from fmi import files
 from fmi.errors import unknown
 
+__all__ = [
+    "CANDIDATES",
+    "SUFFIXES",
+    "VARIABLES",
+    "WORDS",
+    "Found",
+    "Layout",
+    "Source",
+    "candidates",
+    "destination",
+    "find",
+    "folders",
+    "get",
+    "identify",
+    "layouts",
+    "models",
+    "named_folders",
+    "pictures",
+    "survey",
+    "table_folder",
+]
+
 log = logging.getLogger(__name__)
 
 VARIABLES = {"models": "FMI_MODELS", "pictures": "FMI_PICTURES"}

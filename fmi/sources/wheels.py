@@ -15,6 +15,8 @@ from typing import Tuple
 
 from fmi.sources.table import Source
 
+__all__ = ["FULL", "OPTIONS", "PROBE", "TICK", "NoWheel", "download"]
+
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 OPTIONS = (
     "--no-deps",
