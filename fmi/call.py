@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import (
     Any,
     Callable,
+    Container,
     Dict,
     List,
     Mapping,
@@ -216,7 +217,7 @@ class Call:
         if given is None and self.settings.preset != presets.DEFAULT:
             log.info("%s: settings %r", self.network.name, self.settings.preset)
         if section:
-            self.settings = replaced_layers(self.settings, section, self.network)
+            self.settings = replaced_layers(self.settings, section, self.network, overrides)
             self.scheme: Transfer = getattr(self.settings, section)
             layers = self.scheme.layers
         layers = [self.network.layer(name).name for name in layers]
@@ -402,20 +403,33 @@ def number_format(precision: str, network: Network, ctx: Context) -> str:
     return compute_type(precision, ctx)
 
 
-def replaced_layers(settings: Settings, section: str, network: Network) -> Settings:
-    """Replace the layers in the settings if the network has none of them.
+def replaced_layers(
+    settings: Settings, section: str, network: Network, given: Container[str]
+) -> Settings:
+    """Replace the layers of a preset that the network does not have.
 
     The style layers become the first activation of each size of the feature maps, and the content
     layer becomes the last activation of the second size. In VGG-19, these are relu1_1 ... relu5_1
     and relu2_2.
+
+    Parameters
+    ----------
+    settings
+        Its layers may be the preset's or the user's.
+    section
+        ``"purposeful"`` or ``"gatys"``.
+    network
+        Network that is asked for the layers.
+    given
+        Names of the settings chosen by the user, which are never replaced.
     """
     scheme: Transfer = getattr(settings, section)
-    if any(network.knows(name) for name in scheme.layers):
-        return settings
-    last = network.landmarks()
-    changes = {
-        "content_layer": last[min(1, len(last) - 1)],
-        "style_layers": tuple(network.landmarks(first=True)[:5]),
-    }
-    log.info("%s: content layer %s, style layers %s", network.name, *changes.values())
+    changes: Dict[str, Any] = {}
+    if "content_layer" not in given and not network.knows(scheme.content_layer):
+        last = network.landmarks()
+        changes["content_layer"] = last[min(1, len(last) - 1)]
+    if "style_layers" not in given and not all(map(network.knows, scheme.style_layers)):
+        changes["style_layers"] = tuple(network.landmarks(first=True)[:5])
+    for name, value in changes.items():
+        log.info("%s: %s=%s", network.name, name, value)
     return presets.override(settings, changes, section)

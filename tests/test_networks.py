@@ -13,10 +13,12 @@ import pytest
 from conftest import smooth_picture
 
 import fmi.invert
+from fmi.call import replaced_layers
 from fmi.device.mxnet import mx
 from fmi.errors import InputError
-from fmi.networks import base, catalogue, gluon
+from fmi.networks import base, catalogue, gluon, topology
 from fmi.networks.base import Input
+from fmi.settings import CODE
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -514,3 +516,17 @@ def test_a_setting_of_none_is_the_presets():
         smooth_picture(72, 96), "conv0_relu", network=network, **QUICK, clip=None
     )
     assert found.record["settings"]["clip"] == 10
+
+
+def test_only_a_presets_layers_are_replaced():
+    """Layers that the user names are refused where the network does not have them."""
+    network = catalogue.load(zoo_block("resnet18_v1"))
+    two = smooth_picture(72, 96), smooth_picture(60, 60, seed=1)
+    found = fmi.invert.gatys(*two, network=network, content_layer="stage2_relu0", **QUICK)
+    assert found.record["layers"][:2] == ["stage2_relu0", "relu0"]
+    with pytest.raises(InputError, match="'relu9'"):
+        fmi.invert.gatys(*two, network=network, style_layers=("relu9",), **QUICK)
+    eleven = fmi.networks.vgg.outline(topology.VGG11)  # it has no relu2_2
+    settings = replaced_layers(CODE, "purposeful", eleven, ())
+    assert settings.purposeful.content_layer == "relu2_1"
+    assert settings.purposeful.style_layers == CODE.purposeful.style_layers

@@ -74,7 +74,7 @@ class Experiment:
         preset = presets.preset(self.values.get("settings", presets.DEFAULT))
         settings = presets.override(preset, self.overrides, section)
         if section and self.network:
-            return replaced_layers(settings, section, self.network)
+            return replaced_layers(settings, section, self.network, self.overrides)
         return settings
 
     def options(self) -> Dict[str, Any]:
