@@ -15,10 +15,10 @@ from typing import Dict, Sequence, Tuple
 
 from fmi import cli
 from fmi.errors import FmiError, InputError
+from fmi.networks.weights import PHOTOGRAPHS
 from fmi.sources import fetch, table
 
 HERE = Path(__file__).parent
-PHOTOGRAPHS = "vgg16-hed"
 PICTURE = "PICTURES=skimage:coffee"
 LONG_EDGE = {"embedded": 256, PHOTOGRAPHS: 240}  # within five minutes on two slow cores
 STYLES = "STYLES=skimage:hubble_deep_field,skimage:immunohistochemistry,skimage:retina"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import logging
-import numbers
 from dataclasses import dataclass
 from pathlib import Path
 from typing import (
@@ -172,7 +171,7 @@ def places_of(
         raise InputError("filters are given twice; give them once, for all layers")
     if filters is None:
         return [name for name, _ in parts], list(named.pop()) if named else []
-    chosen = [filters] if isinstance(filters, numbers.Integral) else list(filters)  # type: ignore
+    chosen = [filters] if isinstance(filters, (int, np.integer)) else list(filters)
     return [name for name, _ in parts], [int(index) for index in chosen]
 
 

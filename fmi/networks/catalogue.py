@@ -15,7 +15,7 @@ from fmi.networks import weights as weights_
 from fmi.networks.base import Input, Network, input_of
 from fmi.networks.topology import FAMILY
 from fmi.networks.weights import Weights
-from fmi.sources import formats, table
+from fmi.sources import table
 
 __all__ = ["ASSUMED", "FAMILY_NAME", "State", "load", "outline", "zoo", "zoo_file"]
 
@@ -77,7 +77,7 @@ def load(
         _without(weights, "the parameters of the symbol are already given")
         return gluon.from_symbol(network[0], _parameters(network[1:]), _input(input, "the symbol"))
     if isinstance(network, mx.sym.Symbol):
-        arrays = _read(_file(weights, "the symbol"))
+        arrays = gluon.read_parameters(_file(weights, "the symbol"))
         return gluon.from_symbol(network, arrays, _input(input, "the symbol"))
     if isinstance(network, mx.gluon.Block):
         raise InputError(
@@ -218,14 +218,6 @@ def _file(weights: Any, name: str) -> Path:
     if str(weights) == "auto" or not Path(str(weights)).is_file():
         raise InputError(f"{name} needs parameters: pass the path of a .params file with weights=")
     return Path(str(weights))
-
-
-def _read(path: Path) -> Mapping[str, Any]:
-    """Read all arrays of a ``.params`` file."""
-    try:
-        return formats.read_all_params(path.read_bytes())
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from None
 
 
 State = Tuple[Path, int, int]  # a file, its modification time and its size

@@ -40,6 +40,7 @@ __all__ = [
     "from_export",
     "from_symbol",
     "from_zoo",
+    "read_parameters",
 ]
 
 Arrays = Mapping[str, np.ndarray]
@@ -158,15 +159,19 @@ class SymbolNetwork(Network):
 
     def infer(self, layers: Sequence[str], height: int, width: int) -> Optional[List[Shape]]:
         """Infer the shapes of layers; return ``None`` if the picture is too small for one."""
-        shapes = {n: a.shape for n, a in self._parameters.items()}
-        group = self._group(layers)
-        known = {n: shapes[n] for n in group.list_inputs() if n in shapes}
         try:
-            # infer_shape would print its arguments on failure.
-            _, found, _ = group.infer_shape_partial(**{**known, self._data: (1, 3, height, width)})
+            found = self._output_shapes(self._group(layers), height, width)
         except mx.MXNetError:
             return None
         return found if found and all(min(shape or (0,)) > 0 for shape in found) else None
+
+    def _output_shapes(self, symbol: Any, height: int, width: int) -> List[Shape]:
+        """Return the shapes of a symbol's outputs for one picture; raise an MXNetError if none."""
+        inputs = symbol.list_inputs()
+        known = {n: a.shape for n, a in self._parameters.items() if n in inputs}
+        # infer_shape would print its arguments on failure.
+        _, found, _ = symbol.infer_shape_partial(**{**known, self._data: (1, 3, height, width)})
+        return found or []
 
     def sizes(self, height: int, width: int) -> Dict[str, Tuple[int, int]]:
         """Return the size of the feature maps of each layer; omit layers that would be empty."""
@@ -188,9 +193,7 @@ class SymbolNetwork(Network):
     def picture_bytes(self, layers: Sequence[str], height: int, width: int) -> int:
         """Add up the outputs of all operators, and as much again for the gradients."""
         inner = self._group(layers).get_internals()
-        shapes = {n: a.shape for n, a in self._parameters.items()}
-        known = {n: shapes[n] for n in inner.list_inputs() if n in shapes}
-        _, found, _ = inner.infer_shape_partial(**{**known, self._data: (1, 3, height, width)})
+        found = self._output_shapes(inner, height, width)
         names = set(inner.list_inputs())
         room = [
             4 * int(np.prod(shape))
@@ -218,11 +221,9 @@ class SymbolNetwork(Network):
         self, layers: Sequence[str], _pool: str, ctx: Context, _precision: str
     ) -> Truncated:
         picture = mx.sym.var("data", dtype="float32")
-        if self.input.channels == "BGR":
-            picture = mx.sym.flip(picture, axis=1)
         deviation = np.array(self.input.deviation, dtype=np.float32)
         if self.input.channels == "BGR":
-            deviation = deviation[::-1]
+            picture, deviation = mx.sym.flip(picture, axis=1), deviation[::-1]
         parameters = {name: mx.nd.array(a) for name, a in self._parameters.items()}
         if (deviation != 1).any():
             name = "fmi_input_deviation"
@@ -343,12 +344,10 @@ def _after(node: Mapping[str, Any], before: Sequence[Node]) -> Node:
         negative = False
     elif op == "clip":
         negative = float(attrs.get("a_min", "-inf")) < 0
-    elif op == "LeakyReLU":
-        negative = True
     elif op not in ("Dropout", "Concat", "concat", "Flatten", "_copy", "identity") and (
         KINDS.get(op) != "addition"
     ):
-        negative = True  # BatchNorm, a difference, or an unknown operator
+        negative = True  # LeakyReLU, BatchNorm, a difference, or an unknown operator
     if op in ("Flatten", "FullyConnected", "Reshape", "SoftmaxOutput", "softmax"):
         spatial = False
     return Node(stride, field, negative, spatial)
@@ -436,6 +435,22 @@ def from_symbol(
     return SymbolNetwork(symbol, arrays, name, how)
 
 
+def read_parameters(path: Path) -> Dict[str, np.ndarray]:
+    """Read the floating-point arrays of a ``.params`` file.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read or is damaged.
+    """
+    try:
+        return formats.read_all_params(path.read_bytes())
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from None
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+
+
 def exported_pair(path: Path) -> Optional[Tuple[Path, Path]]:
     """Find ``x-symbol.json`` and ``x-0000.params``, given either of them or the prefix ``x``.
 
@@ -472,14 +487,11 @@ def from_export(graph: Path, parameters: Path, how: Input) -> SymbolNetwork:
         If a file is damaged, or contains operators that could run arbitrary code.
     """
     try:
-        text, data = graph.read_bytes(), parameters.read_bytes()
+        text = graph.read_bytes()
     except OSError as error:
-        raise InputError(f"{error.filename} cannot be read: {error.strerror}") from None
+        raise InputError(f"{graph} cannot be read: {error.strerror}") from None
     symbol = _symbol(graph, text)
-    try:
-        arrays = formats.read_all_params(data)
-    except InputError as error:
-        raise InputError(f"{parameters}: {error}") from None
+    arrays = read_parameters(parameters)
     name = re.sub(r"-symbol\.json$", "", graph.name)
     return from_symbol(symbol, arrays, how, name)
 
@@ -539,12 +551,7 @@ def from_zoo(name: str, parameters: Optional[Path], how: Input) -> SymbolNetwork
     if parameters is None:
         arrays = {key: np.zeros(shape, dtype=np.float32) for key, shape in shapes.items()}
         return SymbolNetwork(symbol, arrays, name, how)
-    try:
-        data = formats.read_all_params(parameters.read_bytes())
-    except OSError as error:
-        raise InputError(f"{parameters} cannot be read: {error.strerror}") from None
-    except InputError as error:
-        raise InputError(f"{parameters}: {error}") from None
+    data = read_parameters(parameters)
     arrays = _matched({re.sub("^(arg|aux):", "", k): a for k, a in data.items()}, structural)
     for key, shape in shapes.items():
         if key not in arrays:

@@ -100,9 +100,9 @@ class Experiment:
             layers = [
                 name for kind in TRANSFERS for name in getattr(self.settings(kind), kind).layers
             ]
-        given = (values.get(name) for name in ("network", "weights", "input"))
-        named, weights, how = given
-        network = catalogue.load(named, weights or "auto", how, layers)
+        network = catalogue.load(
+            values.get("network"), values.get("weights", "auto"), values.get("input"), layers
+        )
         name = values.setdefault("settings", network.settings)
         if name != presets.DEFAULT and "settings" not in self.values:
             log.info("%s: settings %r", network.name, name)
