@@ -55,6 +55,7 @@ __all__ = [
     "Layers",
     "Options",
     "in_one_line",
+    "layers_of",
     "number_format",
     "places_of",
     "replaced_layers",
@@ -178,6 +179,23 @@ def places_of(
     if filters is None:
         return [name for name, _ in parts], list(named.pop()) if named else []
     return [name for name, _ in parts], list(checks.checked("filters", filters, checks.Filters))
+
+
+def layers_of(layer: Optional[Layers], layers: Optional[Layers] = None) -> List[str]:
+    """Return the names of the layers, as :func:`places_of` does, for functions without filters.
+
+    Raises
+    ------
+    InputError
+        As for :func:`places_of`, and if a filter is given with a layer.
+    """
+    names, filters = places_of(layer, layers)
+    if filters:
+        raise InputError(
+            f"{shown(layer if layers is None else layers)} names filters, but whole layers are"
+            " needed here; omit the colon and what follows it"
+        )
+    return names
 
 
 class Call:
@@ -499,8 +517,10 @@ class Call:
                 self.options.callback,
                 self.options.progress,
                 self._label(places),
-                finished,
             )
+            for row, one in enumerate(done):  # TEMPORARY
+                if one.stopped in ("change", "steps"):
+                    finished(row, one)
         except mx.MXNetError as error:
             if len(places) == 1 or not out_of_memory(error):
                 raise

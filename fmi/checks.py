@@ -14,6 +14,7 @@ from fmi.errors import InputError, unknown
 
 __all__ = [
     "Count",
+    "Days",
     "Filters",
     "Index",
     "Layers",
@@ -43,6 +44,7 @@ MESSAGES = {
     "string_unicode": "must be text in UTF-8",
     "tuple_type": "must be a list",
     "too_short": "must have at least {min_length} item",
+    "too_long": "must have at most {max_length} item",
     "greater_than_equal": "must be at least {ge}",
     "greater_than": "must be greater than {gt}",
     "less_than_equal": "must be at most {le}",
@@ -151,6 +153,7 @@ Names = Annotated[Tuple[Text, ...], BeforeValidator(_items), Field(min_length=1)
 Layers = Annotated[Tuple[Text, ...], Field(min_length=1)]
 Index = Annotated[int, BeforeValidator(_index)]
 Count = Annotated[int, BeforeValidator(_index), Field(ge=1, le=100_000)]
+Days = Annotated[int, BeforeValidator(_index), Field(ge=0, le=100_000)]
 Seed = Annotated[int, BeforeValidator(_index), Field(ge=0, le=2**32 - 1)]
 Filters = Annotated[Tuple[Index, ...], BeforeValidator(_one_or_several)]
 Numbers = Annotated[Tuple[Index, ...], BeforeValidator(_items), Field(min_length=1)]

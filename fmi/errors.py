@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from typing import Iterable
 
-__all__ = ["SHOWN", "FetchError", "FmiError", "InputError", "SetupError", "unknown"]
+__all__ = ["SHOWN", "FetchError", "FmiError", "InputError", "SetupError", "brief", "unknown"]
 
 SHOWN = 40  # largest number of names in a message
 
@@ -24,6 +24,12 @@ class SetupError(FmiError, ImportError):
 
 class FetchError(FmiError, OSError):
     """A file cannot be downloaded, or cannot be written after the download."""
+
+
+def brief(text: object) -> str:
+    """Return a text for a message, shortened if it is very long."""
+    whole = str(text)
+    return whole if len(whole) <= 200 else f"{whole[:60]}... ({len(whole)} characters)"
 
 
 def unknown(kind: str, name: object, known: Iterable[str]) -> InputError:

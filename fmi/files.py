@@ -17,7 +17,7 @@ from typing import Any, Callable, Dict, Iterator, Mapping, Optional
 
 import numpy as np
 
-from fmi.errors import InputError
+from fmi.errors import InputError, brief
 
 __all__ = [
     "array_digest",
@@ -25,6 +25,7 @@ __all__ = [
     "file_digest",
     "json_text",
     "locked",
+    "prepare",
     "remove",
     "save_json",
     "sweep",
@@ -80,6 +81,21 @@ def write_folder(path: Path, fill: Callable[[Path], object]) -> None:
             except OSError as error:
                 if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
                     raise
+
+
+def prepare(folder: Path) -> None:
+    """Create a folder, if it does not exist, and check that files can be written into it.
+
+    Raises
+    ------
+    InputError
+        If they cannot.
+    """
+    with _refused(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        sweep(folder)
+        with _temporary(lambda: _file_in(folder)):
+            pass
 
 
 def remove(path: Path) -> None:
@@ -159,7 +175,7 @@ def _refused(path: Path, what: str = "written") -> Iterator[None]:
         raise
     except (OSError, ValueError) as error:  # ValueError: a null character in the name
         reason = getattr(error, "strerror", None) or error
-        raise InputError(f"{path} cannot be {what}: {reason}") from None
+        raise InputError(f"{brief(path)} cannot be {what}: {reason}") from None
 
 
 def _file_in(folder: Path) -> Path:

@@ -17,7 +17,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Dict, List, Optional
 
 from fmi import request
-from fmi.call import Call, Filters, Layers, in_one_line, places_of
+from fmi.call import Call, Filters, Layers, in_one_line, layers_of
 from fmi.device.mxnet import NDArray
 from fmi.inversion import Inversion
 from fmi.pictures import Source
@@ -247,4 +247,4 @@ def activations(
     fmi.errors.InputError
         As for :func:`code`.
     """
-    return Call("activations", places_of(layer, layers)[0], keywords, picture).content
+    return Call("activations", layers_of(layer, layers), keywords, picture).content

@@ -8,6 +8,7 @@ from typing import Any, Literal, Optional, Tuple, TypedDict, Union
 from fmi import descent
 from fmi.call import Init
 from fmi.device.mxnet import Context
+from fmi.inversion import Keeper
 from fmi.networks.base import Input
 from fmi.networks.weights import Weights
 from fmi.settings import Settings
@@ -27,6 +28,7 @@ class Keywords(TypedDict, total=False):
     precision: str
     progress: Optional[bool]
     callback: Optional[descent.Callback]
+    store: Optional[Keeper]
     pool: Optional[Literal["avg", "max"]]
     long_edge: Optional[int]
     resize_mode: Optional[Literal["constant", "edge", "symmetric", "reflect", "wrap"]]

@@ -12,7 +12,7 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence
 import numpy as np
 
 from fmi import checks, codes, losses
-from fmi.call import Call, Filters, Layers, places_of
+from fmi.call import Call, Filters, Layers, layers_of, places_of
 from fmi.device.mxnet import NDArray
 from fmi.inversion import Inversion, Place
 from fmi.losses import Loss
@@ -53,7 +53,7 @@ def code(
     picture: Source, layer: Optional[Layers], layers: Optional[Layers], keywords: Mapping[str, Any]
 ) -> Request:
     """Ask for the inversion of a code (Eq. 1)."""
-    call = Call("code", places_of(layer, layers)[0], keywords, picture)
+    call = Call("code", layers_of(layer, layers), keywords, picture)
     weight = call.settings.code_weight
     return _of_all(call, [Place()], lambda _: losses.all_codes(call.content, weight))
 
@@ -106,7 +106,7 @@ def random(
     keywords: Mapping[str, Any],
 ) -> Request:
     """Ask for the inversion of randomly modified codes (Eq. 3-4)."""
-    call = Call("random", places_of(layer, layers)[0], {**keywords, "seed": seed}, picture)
+    call = Call("random", layers_of(layer, layers), {**keywords, "seed": seed}, picture)
     places = [Place(draw=n) for n in range(checks.checked("draws", draws, checks.Count))]
 
     def loss(group: Sequence[Place]) -> Loss:
@@ -155,7 +155,7 @@ def rank_match(
     keywords: Mapping[str, Any],
 ) -> Request:
     """Ask for the exchange of feature maps by the rank of their energies (2016 code)."""
-    call = Call("rank_match", places_of(layer, layers)[0], keywords, content, style)
+    call = Call("rank_match", layers_of(layer, layers), keywords, content, style)
 
     def loss(_: Sequence[Place]) -> Loss:
         pairs = {name: (call.content[name], call.style[name]) for name in call.content}

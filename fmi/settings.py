@@ -288,4 +288,5 @@ def as_dict(settings: Settings, section: Optional[str] = None) -> Dict[str, Any]
     """Return the settings as plain data, with style transfer only if it is `section`."""
     values = dataclasses.asdict(settings)
     transfer = {name: values.pop(name) for name in ("purposeful", "gatys")}
-    return {**values, **(transfer[section] if section else {})}
+    found = {**values, **(transfer[section] if section else {})}
+    return {name: list(v) if isinstance(v, tuple) else v for name, v in found.items()}

@@ -26,6 +26,14 @@ def random_arrays(filters=FILTERS, seed=3, gain=1.0):
     return {key: value.astype(np.float32) for key, value in arrays.items()}
 
 
+@pytest.fixture(autouse=True)
+def store_folder(tmp_path_factory, monkeypatch):
+    """A store for each test."""
+    folder = tmp_path_factory.mktemp("store") / "store"
+    monkeypatch.setenv("FMI_STORE", str(folder))
+    return folder
+
+
 @pytest.fixture(scope="session")
 def arrays():
     return random_arrays()

@@ -10,7 +10,7 @@ from typing import List, Optional
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 import fmi
-from fmi.cli import doctor, draw, layers, pictures, weights
+from fmi.cli import doctor, draw, layers, pictures, results, weights
 from fmi.errors import FmiError
 
 
@@ -20,7 +20,7 @@ def main(arguments: Optional[List[str]] = None) -> int:
     parser.add_argument("--version", action="version", version=f"fmi {fmi.__version__}")
     parser.add_argument("--verbose", action="store_true", help="log every detail")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in (draw, layers, weights, pictures, doctor):
+    for module in (draw, layers, results, weights, pictures, doctor):
         module.add(commands)
     chosen = parser.parse_args(arguments)
     logging.basicConfig(

@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import logging
 from pathlib import Path
-from typing import Any, Dict, FrozenSet, Iterable, List, Mapping, Optional, Sequence, Union
+from typing import Any, Dict, FrozenSet, Iterable, List, Mapping, Optional, Sequence, Type, Union
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from typing_extensions import Literal
+from typing_extensions import Annotated, Literal
 
 from fmi import checks, pictures
 from fmi import settings as presets
@@ -99,12 +99,16 @@ class Experiment(BaseModel):
         return []
 
 
+One = Annotated[checks.Names, Field(max_length=1)]
+
+
 class Fig1(Experiment):
-    """A code before and after each modification, as `tiles` feature maps of one layer."""
+    """A code before and after each modification, as `tiles` feature maps around one filter."""
 
     figure: Literal["fig1"]
-    layers: checks.Names
-    filters: checks.Numbers
+    pictures: One
+    layers: One
+    filters: Annotated[checks.Numbers, Field(max_length=1)]
     tiles: checks.Count
 
     @property
@@ -160,7 +164,13 @@ class Fig5(Experiment):
     styles: checks.Names
 
 
-FIGURES = {"fig1": Fig1, "fig2": Fig2, "fig3": Fig3, "fig4": Fig4, "fig5": Fig5}
+FIGURES: Dict[str, Type[Experiment]] = {
+    "fig1": Fig1,
+    "fig2": Fig2,
+    "fig3": Fig3,
+    "fig4": Fig4,
+    "fig5": Fig5,
+}
 OWN = ("figure", "overrides", "folder", "given")  # fields that are not variables
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from fmi import codes, files, pictures, request, sheets
 from fmi import settings as presets
-from fmi.call import TRANSFERS, Call, in_one_line, number_format
+from fmi.call import TRANSFERS, Call, in_one_line, layers_of, number_format
 from fmi.device.mxnet import Context, context
 from fmi.networks import catalogue
 from fmi.networks.base import Network, split_filters
@@ -156,7 +156,7 @@ def draw(experiment: Experiment) -> List[Path]:
 def _fig1(run: Run, experiment: Fig1) -> List[Block]:
     """Draw a code before and after each modification, as feature-map tiles."""
     named = run.named(experiment.pictures)[0]
-    (layer, own), *_ = run.layers(experiment.layers)
+    layer, own = run.layers(experiment.layers)[-1]
     chosen = (own or experiment.filters)[0]
     run.network.check_filters([chosen], layer)
     options = {**run.options, "seed": experiment.seed}
@@ -219,6 +219,7 @@ def _fig3(run: Run, experiment: Fig3) -> List[Block]:
 def _fig4(run: Run, experiment: Fig4) -> List[Block]:
     """Draw columns of layers and rows of draws, in one block for each content picture."""
     named, draws = run.named(experiment.pictures), experiment.draws
+    layers_of(experiment.layers)  # refuses filters
     layers = [name for name, _ in run.layers(experiment.layers, first=True)]
     jobs = [
         Job(
@@ -254,10 +255,10 @@ def _fig5(run: Run, experiment: Fig5) -> List[Block]:
         for name, method in methods.items()
     ]
     panels = [panel for (panel,) in run.panels(jobs)]
-    width = len(named) * len(methods)
-    height_width = panels[0].shape[:2]
+    count = len(named) * len(methods)
+    height, width, _ = panels[0].shape
     rows = [
-        [sheets.warped(style.picture.pixels, height_width), *panels[n * width : (n + 1) * width]]
+        [sheets.warped(style.picture.pixels, (height, width)), *panels[n * count : (n + 1) * count]]
         for n, style in enumerate(styles)
     ]
     letters = [chr(65 + n) if n < 26 else str(n + 1) for n in range(len(styles))]

@@ -10,6 +10,7 @@ from typing import List, Sequence, Tuple
 import numpy as np
 from tqdm.auto import tqdm
 
+from fmi import files
 from fmi.call import in_one_line
 from fmi.errors import InputError
 from fmi.inversion import Inversion
@@ -67,6 +68,8 @@ def compute(
     KeyboardInterrupt
         After Ctrl-C; finished panels are in the store.
     """
+    for folder in (store.folder, results):
+        files.prepare(folder)  # rather than fail after hours
     names = [[stores.key(record) for record in job.request.records] for job in jobs]
     missing = [sum(not store.intact(name) for name in row) for row in names]
     log.info("%s: %d of %d panels to compute", figure, sum(missing), sum(map(len, names)))
@@ -86,9 +89,9 @@ def compute(
             bar.update(count)
     if diverged:
         raise InputError(
-            f"{len(diverged)} of {sum(map(len, names))} panels diverged ({', '.join(diverged[:5])}):"
-            " reduce LEARNING_RATE or CLIP; the last good pictures are in"
-            f" {results}, as ..._diverged.png"
+            f"{len(diverged)} of {sum(map(len, names))} panels diverged: {', '.join(diverged[:5])}"
+            f"{' ...' if len(diverged) > 5 else ''}; reduce LEARNING_RATE or CLIP (their last good"
+            f" pictures are in {results}, as ..._diverged.png)"
         )
     return panels
 

@@ -25,10 +25,10 @@ from PIL import Image
 
 from fmi import files
 from fmi.device.environment import cpu_name
-from fmi.errors import InputError
-from fmi.inversion import Inversion, Keep
+from fmi.errors import InputError, brief
+from fmi.inversion import Inversion, Keep, versions
 
-__all__ = ["DEFAULT", "VARIABLE", "Entry", "Store", "key", "open_store", "shaping"]
+__all__ = ["DEFAULT", "VARIABLE", "Entry", "Store", "key", "open_store", "outdated", "shaping"]
 
 log = logging.getLogger(__name__)
 
@@ -204,6 +204,12 @@ class Store:
         """
         files.remove(self.path(name))
 
+    def sweep(self) -> None:
+        """Remove what processes that were killed have left behind."""
+        with _reported(self.folder):
+            for folder in self.folder.glob("[0-9a-f][0-9a-f]"):
+                files.sweep(folder)
+
     def _discard(self, name: str) -> None:
         """Remove what stands in the place of a result that is not intact."""
         path = self.path(name)
@@ -287,6 +293,13 @@ class Store:
                 _copy(folder / file, stem.with_name(f"{stem.name}{suffix}"))
 
 
+def outdated(record: Mapping[str, Any]) -> bool:
+    """Return whether other versions of the software have computed a result."""
+    left_out = IGNORED["versions"]
+    now = {name: value for name, value in versions().items() if name not in left_out}
+    return shaping(record)["versions"] != now
+
+
 def open_store(folder: Union[None, str, Path] = None) -> Store:
     """Return the store in a folder, or in ``FMI_STORE``, or in ``results/store``."""
     return Store(folder or os.environ.get(VARIABLE) or DEFAULT)
@@ -335,4 +348,4 @@ def _reported(path: Path) -> Iterator[None]:
         yield
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise InputError(f"{path} cannot be used: {reason}") from None
+        raise InputError(f"{brief(path)} cannot be used: {reason}") from None
