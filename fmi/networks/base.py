@@ -183,7 +183,7 @@ class Truncated:
         if not self._half:
             return self._differentiate(image, loss)
         losses, gradient, self._scale = loss_scaling(
-            lambda scale: self._differentiate(image, loss.times(scale)), self._scale
+            lambda scale: self._differentiate(image, scale * loss), self._scale
         )
         return losses, gradient
 
