@@ -5,6 +5,7 @@ import pytest
 
 from fmi import losses
 from fmi.device.mxnet import mx
+from fmi.networks.base import loss_scaling
 
 SHAPE = (2, 3, 4, 5)
 
@@ -136,3 +137,31 @@ def test_a_factor_is_finite(factor):
     loss, _ = make("code")
     with pytest.raises(ValueError, match=str(factor)):
         loss * factor
+
+
+@pytest.mark.parametrize("broken", ["loss", "gradient"])
+def test_a_picture_that_diverges_does_not_change_the_scale_of_the_others(broken):
+    """In float16: its loss is not finite, or its gradient is not whatever the scale."""
+
+    def differentiate(scale):
+        losses = np.array([7.0, np.nan if broken == "loss" else 3.0]) * scale
+        gradients = np.array([[2.0**-20, 1.0], [np.inf, 1.0]]) * scale  # float16 ends at 2**-24
+        return mx.nd.array(losses), mx.nd.array(gradients).astype("float16").astype("float32")
+
+    found, gradient, scale = loss_scaling(differentiate, 2.0)
+    assert scale == 2
+    assert found.asnumpy()[0] == 7
+    np.testing.assert_array_equal(gradient.asnumpy()[0], [2.0**-20, 1.0])
+
+
+def test_the_scale_is_halved_for_any_picture_that_needs_it():
+    scales = []
+
+    def differentiate(scale):
+        scales.append(scale)
+        gradients = mx.nd.array([[1.0, 1.0], [1.0, 2.0**17]]) * scale
+        return mx.nd.array([scale, scale]), gradients.astype("float16").astype("float32")
+
+    _, gradient, scale = loss_scaling(differentiate, 1.0)
+    assert scales == [1, 0.5, 0.25] and scale == 0.25
+    np.testing.assert_array_equal(gradient.asnumpy(), [[1.0, 1.0], [1.0, 2.0**17]])
