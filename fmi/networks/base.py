@@ -7,6 +7,8 @@ from collections import OrderedDict
 from dataclasses import asdict, dataclass
 from typing import Any, Callable, Dict, Iterable, List, Mapping, Sequence, Tuple, Union
 
+import numpy as np
+
 from fmi.device.mxnet import Context, NDArray, mx
 from fmi.errors import InputError, unknown
 from fmi.losses import Loss
@@ -183,7 +185,7 @@ class Truncated:
         if not self._half:
             return self._differentiate(image, loss)
         losses, gradient, self._scale = loss_scaling(
-            lambda scale: self._differentiate(image, loss.times(scale)), self._scale
+            lambda scale: self._differentiate(image, scale * loss), self._scale
         )
         return losses, gradient
 
@@ -408,7 +410,8 @@ def loss_scaling(
     """Compute the gradient of a loss in float16, whose largest number is 65504.
 
     The loss is multiplied by `scale` before differentiation, and the gradient is divided by it
-    afterwards. The scale is halved until no intermediate gradient overflows.
+    afterwards. The scale is halved until no intermediate gradient overflows, except in pictures
+    whose loss is not finite. If that does not help, `scale` stays as it is.
 
     Parameters
     ----------
@@ -422,12 +425,17 @@ def loss_scaling(
     tuple
         Losses, gradient, and the initial scale for the next step.
     """
-    smallest = 2.0**-24  # a smaller scale cannot help, for example if the losses are not finite
+    smallest = 2.0**-24
+    smaller = scale
     while True:
-        losses, gradient = differentiate(scale)
-        if scale <= smallest or bool(mx.nd.multi_all_finite(gradient, num_arrays=1).asscalar()):
+        losses, gradient = differentiate(smaller)
+        rows = np.flatnonzero(np.isfinite(losses.asnumpy()))
+        if all(mx.nd.multi_all_finite(gradient[row], num_arrays=1).asscalar() for row in rows):
+            return losses / smaller, gradient / smaller, smaller
+        if smaller <= smallest:
+            losses, gradient = differentiate(scale)
             return losses / scale, gradient / scale, scale
-        scale /= 2
+        smaller /= 2
 
 
 def frozen_block(
