@@ -2,42 +2,82 @@
 
 from __future__ import annotations
 
-import argparse
-import logging
 import sys
 from typing import List, Optional
 
-from tqdm.contrib.logging import logging_redirect_tqdm
+from fmi.cli import signals  # the other modules are imported when Ctrl-C is handled
 
-import fmi
-from fmi.cli import doctor, draw, layers, pictures, results, weights
-from fmi.errors import FmiError
+ABOUT = (
+    "Draw the figures of arXiv 1608.04170, and list and fetch the weights and pictures for them."
+)
 
 
 def main(arguments: Optional[List[str]] = None) -> int:
-    """Run a command; return exit status 0, 2 for an error in the input, or 130 after Ctrl-C."""
-    parser = argparse.ArgumentParser(prog="fmi", description=fmi.__doc__)
-    parser.add_argument("--version", action="version", version=f"fmi {fmi.__version__}")
-    parser.add_argument("--verbose", action="store_true", help="log every detail")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in (draw, layers, results, weights, pictures, doctor):
-        module.add(commands)
-    chosen = parser.parse_args(arguments)
-    logging.basicConfig(
-        level=logging.DEBUG if chosen.verbose else logging.INFO,
-        format="%(message)s",
-        stream=sys.stderr,
-    )
-    for library in ("matplotlib", "PIL", "fontTools"):
-        logging.getLogger(library).setLevel(logging.WARNING)
-    try:
+    """Run a command.
+
+    Parameters
+    ----------
+    arguments
+        By default, those of this process, which is then expected to end.
+
+    Returns
+    -------
+    int
+        The exit status: 0, 2 for an error in the input or the output, 130 after Ctrl-C, 143 after
+        SIGTERM, or 141 if the reader of standard output has ended.
+    """
+    with signals.handled(ends=arguments is None) as stop:
+        from fmi.cli import output
+        from fmi.errors import FmiError
+
+        try:
+            return stop.call(_run, arguments)
+        except KeyboardInterrupt:
+            pass
+        except Exception as error:
+            known = isinstance(error, FmiError) and not isinstance(error, output.OutputError)
+            if not stop.number or known:  # else a library has converted the interrupt
+                return _report(error)
+        output.tell(signals.INTERRUPTED)
+        return stop.status
+
+
+def _report(error: Exception) -> int:
+    """Report an error of the user or of the output, and return the exit status."""
+    from fmi.cli import output
+    from fmi.errors import FmiError
+
+    if not isinstance(error, FmiError):
+        raise error
+    if isinstance(error, output.ReaderGone):
+        return output.BROKEN_PIPE
+    output.tell(f"fmi: {error}")
+    return 2
+
+
+def _run(arguments: Optional[List[str]]) -> int:
+    import argparse
+    import logging
+
+    from tqdm.contrib.logging import logging_redirect_tqdm
+
+    import fmi
+    from fmi.cli import doctor, draw, layers, output, pictures, results, weights
+
+    with output.redirected():
+        parser = argparse.ArgumentParser(prog="fmi", description=ABOUT)
+        parser.add_argument("--version", action="version", version=f"fmi {fmi.__version__}")
+        parser.add_argument("--verbose", action="store_true", help="log every detail")
+        commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+        for module in (draw, layers, results, weights, pictures, doctor):
+            module.add(commands)
+        chosen = parser.parse_args(arguments)
+        logging.basicConfig(
+            level=logging.DEBUG if chosen.verbose else logging.INFO,
+            format="%(message)s",
+            stream=sys.stderr,
+        )
+        for library in ("matplotlib", "PIL", "fontTools"):
+            logging.getLogger(library).setLevel(logging.WARNING)
         with logging_redirect_tqdm():
             return int(chosen.run(chosen))
-    except FmiError as error:
-        sys.stderr.write(f"fmi: {error}\n")
-        return 2
-    except KeyboardInterrupt:
-        sys.stderr.write(
-            "fmi: interrupted; finished panels are kept, run the command again to resume\n"
-        )
-        return 130
