@@ -12,6 +12,8 @@ from fmi.networks.topology import VGG19
 FILTERS = (4, 5, 6, 7, 8)  # of each convolution of a block of the small network
 CAFFE_MEAN = np.array([123.68, 116.779, 103.939])
 
+os.environ["FMI_CTX"] = "cpu"  # the tests know what the CPU gives, whether or not there is a GPU
+
 
 def random_arrays(filters=FILTERS, seed=3, gain=1.0):
     """He-initialised weights of all 16 convolutions, the first scaled to the 0-255 range."""
