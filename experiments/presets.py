@@ -18,6 +18,7 @@ from typing import Any, Dict, List, Sequence
 import numpy as np
 from tqdm.auto import tqdm
 
+from experiments.outcome import finished
 from fmi import files, invert, sheets
 from fmi.errors import FmiError
 from fmi.runs.experiment import Experiment, find, read
@@ -31,7 +32,9 @@ def pair(run: Experiment, picture: Path, layer: str, index: int) -> Pair:
     options = {k: v for k, v in run.options().items() if k != "settings"}
     found = {}
     for name in NAMES:
-        (found[name],) = invert.feature_map(picture, layer, index, settings=name, **options)
+        (found[name],) = finished(
+            invert.feature_map(picture, layer, index, settings=name, **options)
+        )
     return found
 
 
@@ -53,17 +56,19 @@ def shares(found: Pair) -> Dict[str, Any]:
 
 def compare(run: Experiment) -> Path:
     """Invert all, print a line for each, write the table and the sheet, and return the sheet."""
+    run = run.with_network()
     picture = find(run, "pictures")[0]
     places = [(layer, index) for layer in run["layers"] for index in run["filters"]]
     pairs: Dict[str, Pair] = {}
     table: List[Dict[str, Any]] = []
-    for layer, index in tqdm(places, "presets", unit="filter", disable=None):
-        found = pair(run, picture, layer, index)
-        pairs[f"{layer} {index}"] = found
-        table.append({"layer": layer, "filter": index, **shares(found)})
-        tqdm.write(
-            "{layer} filter {filter}: loss {loss:.4f}, time {seconds:.2f}".format(**table[-1])
-        )
+    with tqdm(places, "presets", unit="filter", disable=None) as bar:
+        for layer, index in bar:
+            found = pair(run, picture, layer, index)
+            pairs[f"{layer} {index}"] = found
+            table.append({"layer": layer, "filter": index, **shares(found)})
+            tqdm.write(
+                "{layer} filter {filter}: loss {loss:.4f}, time {seconds:.2f}".format(**table[-1])
+            )
     good = sum(entry["loss"] <= 1 and entry["seconds"] <= 0.5 for entry in table)
     middle = np.median([entry["seconds"] for entry in table])
     tqdm.write(f"the same loss in half the time: {good} of {len(table)}; median time {middle:.2f}")
@@ -81,7 +86,7 @@ def compare(run: Experiment) -> Path:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Exit status 2 for a mistake in the input."""
+    """Exit status 2 for a mistake in the input, 130 after Ctrl-C, when nothing is written."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     fig3 = Path(__file__).parent / "fig3.yaml"
     try:
@@ -90,6 +95,9 @@ def main(arguments: Sequence[str]) -> int:
     except FmiError as error:
         sys.stderr.write(f"presets: {error}\n")
         return 2
+    except KeyboardInterrupt:
+        sys.stderr.write("presets: interrupted; nothing has been written\n")
+        return 130
     return 0
 
 

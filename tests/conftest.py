@@ -28,6 +28,12 @@ def random_arrays(filters=FILTERS, seed=3, gain=1.0):
     return {key: value.astype(np.float32) for key, value in arrays.items()}
 
 
+@pytest.fixture(autouse=True)
+def store(monkeypatch, tmp_path_factory):
+    """A store of its own for each test: what one has computed the others compute again."""
+    monkeypatch.setenv("FMI_STORE", str(tmp_path_factory.mktemp("store")))
+
+
 @pytest.fixture(scope="session")
 def arrays():
     return random_arrays()
@@ -68,6 +74,26 @@ def picture_folder(tmp_path_factory):
     for seed, name in enumerate(names):
         Image.fromarray(smooth_picture(42, 56, seed)).save(folder / f"{name}.png")
     return folder
+
+
+def ended(feature_map, how, at):
+    """feature_map, whose call number `at` ends early: "interrupted" by Ctrl-C, or "diverged"."""
+    calls = []
+
+    def interrupt(state):
+        if state.step == 3:
+            raise KeyboardInterrupt
+
+    def function(*arguments, **options):
+        calls.append(None)
+        if len(calls) == at and how == "interrupted":
+            return feature_map(*arguments, **options, callback=interrupt)
+        found = feature_map(*arguments, **options)
+        if len(calls) == at:
+            found[0].stopped = how
+        return found
+
+    return function
 
 
 def _folder(variable):
