@@ -405,7 +405,7 @@ def test_pictures_by_path(tmp_path, small_weights, picture_folder):
         ("SETTINGS=papr", "unknown settings 'papr'; did you mean paper"),
         ("PICTURES=mona_lisa", "picture 'mona_lisa' was not found in"),
         ("WEIGHTS=nowhere.npz", "weights nowhere.npz cannot be read: No such file"),
-        ("CTX=gpu FILTERS=0", "ctx='gpu(0)' requests a GPU that MXNet cannot use here"),
+        ("CTX=gpu(99) FILTERS=0", "ctx='gpu(99)' requests a GPU that MXNet cannot use here"),
         ("CTX=tpu FILTERS=0", "unknown device 'tpu'; use 'cpu', 'gpu' or 'gpu(1)'"),
         (
             "PRECISION=double FILTERS=0",

@@ -218,7 +218,7 @@ def test_silent_feature_maps_are_reported(arrays, options, tmp_path, caplog):
             lambda p, o: fmi.invert.code(p, "relu5_1", **{**o, "long_edge": 20}),
             "too small for relu5_1: each side must have at least 16 pixels",
         ),
-        (lambda p, o: fmi.invert.code(p, "relu1_1", ctx="gpu(7)", **o), "ctx='gpu(7)'"),
+        (lambda p, o: fmi.invert.code(p, "relu1_1", ctx="gpu(99)", **o), "ctx='gpu(99)'"),
         (lambda p, o: fmi.invert.code(p, "relu1_1", precision="half", **o), "unknown precision"),
         (
             lambda p, o: fmi.invert.code(p, "relu1_1", precision="float16", **o),
