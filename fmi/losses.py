@@ -45,7 +45,7 @@ class SquaredError(mx.autograd.Function):
     """``weight ||x - target||^2`` for each picture of a batch (B, ...), and its gradient.
 
     The gradient is implemented explicitly because the operators of MXNet need five passes over the
-    code, some of which are slow. It overwrites ``x - target``, so that it can be computed only once.
+    code, some of which are slow. It overwrites ``x - target``, so it can be computed only once.
     """
 
     def __init__(self, target: NDArray, weight: float) -> None:
