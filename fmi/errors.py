@@ -5,9 +5,10 @@ from __future__ import annotations
 import difflib
 from typing import Iterable
 
-__all__ = ["SHOWN", "FetchError", "FmiError", "InputError", "SetupError", "unknown"]
+__all__ = ["SHOWN", "FetchError", "FmiError", "InputError", "SetupError", "shown", "unknown"]
 
 SHOWN = 40  # largest number of names in a message
+LONGEST = 60  # largest number of characters of a value in a message
 
 
 class FmiError(Exception):
@@ -24,6 +25,13 @@ class SetupError(FmiError, ImportError):
 
 class FetchError(FmiError, OSError):
     """A file cannot be downloaded, or cannot be written after the download."""
+
+
+def shown(value: object) -> str:
+    """Return the ``repr`` of a value for a message, shortened in the middle if it is long."""
+    text = repr(value)
+    half = LONGEST // 2
+    return text if len(text) <= LONGEST else f"{text[:half]}...{text[-half:]}"
 
 
 def unknown(kind: str, name: object, known: Iterable[str]) -> InputError:
