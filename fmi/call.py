@@ -26,7 +26,6 @@ import numpy as np
 
 from fmi import checks, codes, descent, files, pictures
 from fmi import settings as presets
-from fmi.checks import shown
 from fmi.device.mxnet import (
     Context,
     NDArray,
@@ -39,7 +38,7 @@ from fmi.device.mxnet import (
     out_of_memory,
     release_memory,
 )
-from fmi.errors import InputError, unknown
+from fmi.errors import InputError, shown, unknown
 from fmi.inversion import Inversion, Keep, Keeper, Place, versions
 from fmi.losses import Loss
 from fmi.networks import catalogue
@@ -517,10 +516,8 @@ class Call:
                 self.options.callback,
                 self.options.progress,
                 self._label(places),
+                finished,
             )
-            for row, one in enumerate(done):  # TEMPORARY
-                if one.stopped in ("change", "steps"):
-                    finished(row, one)
         except mx.MXNetError as error:
             if len(places) == 1 or not out_of_memory(error):
                 raise

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import functools
-import reprlib
 from typing import Any, Tuple
 
 import numpy as np
 from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter, ValidationError
 from typing_extensions import Annotated
 
-from fmi.errors import InputError, unknown
+from fmi.errors import InputError, shown, unknown
 
 __all__ = [
     "Count",
@@ -25,7 +24,6 @@ __all__ = [
     "checked",
     "number",
     "refusal",
-    "shown",
 ]
 
 # Texts for the most frequent errors of pydantic, which fills in {ge} and so on.
@@ -51,16 +49,6 @@ MESSAGES = {
     "less_than": "must be less than {lt}",
     "value_error": "{error}",
 }
-
-
-def shown(value: object) -> str:
-    """Return a short form of any value for a message."""
-    try:
-        text = repr(value) if isinstance(value, str) else reprlib.repr(value)
-    except Exception:  # for example a whole number with too many digits for Python
-        text = f"a value of type {type(value).__name__}"
-    text = " ".join(text.split())
-    return text if len(text) <= 80 else f"{text[:60]}... ({len(text)} characters)"
 
 
 def refusal(name: str, value: object, error: ValidationError, example: object = None) -> InputError:

@@ -22,8 +22,9 @@ from fmi.device.driver import Gpu, driver
 from fmi.errors import SetupError
 from fmi.sources import table
 
-__all__ = ["IMPORT", "TRIED", "examine", "text"]
+__all__ = ["IMPORT", "PATIENCE", "TRIED", "examine", "text"]
 
+PATIENCE = 120  # timeout of the import of MXNet in seconds
 TRIED = ((3, 8), (3, 12))  # Python versions tested with MXNet 1.9.1
 IMPORT = """
 import json, logging, sys
@@ -80,7 +81,9 @@ def examine() -> Dict[str, Any]:
     report["device"] = f"gpu({works[0]})" if works else "cpu(0)"
     if report["FMI_CTX"]:
         chosen = gpus.parse(report["FMI_CTX"])
-        usable = chosen is not None and (chosen[0] == "cpu" or chosen[1] in works)
+        usable = chosen is not None and (
+            chosen == ("cpu", 0) or chosen in [("gpu", i) for i in works]
+        )
         report["device"] = "{}({})".format(*chosen) if chosen and usable else None
         if not usable:
             advice.append(f"FMI_CTX={report['FMI_CTX']} is not a usable device: unset FMI_CTX")
@@ -170,17 +173,22 @@ def _mxnet() -> Dict[str, Any]:
         return {"wheel": "", "version": "", "error": str(error)}
     about = {"wheel": wheel, "version": _version(wheel), "error": ""}
     root = str(Path(__file__).resolve().parent.parent)
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", IMPORT.format(root=root)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    again = environment.pip_install("cpu" if wheel == "mxnet" else "cu112")
+    try:
+        done = subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", IMPORT.format(root=root)],
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        why = f"the import did not end in {PATIENCE} s"
+        return {**about, "error": f"{wheel} cannot be imported ({why}): {again} --force-reinstall"}
     if done.returncode == 0:
         return {**about, **json.loads(done.stdout.splitlines()[-1])}
     said = [line for line in done.stderr.splitlines() if line.strip()]
     why = said[-1].strip() if said else f"it ended with status {done.returncode}"
-    again = environment.pip_install("cpu" if wheel == "mxnet" else "cu112")
     return {**about, "error": f"{wheel} cannot be imported ({why}): {again} --force-reinstall"}
 
 
@@ -248,6 +256,8 @@ def _advice_on_data(report: Dict[str, Any]) -> List[str]:
                     f"{entry['path']} does not match the digest of {entry['name']}: remove it, then"
                     f" fmi {kind} fetch {entry['name']}"
                 )
+            elif entry["state"].startswith("cannot be read"):
+                advice.append(f"{entry['path']} {entry['state']}: check its permissions")
     usable = ("ok", "unknown digest")
     if not any(e["state"] in usable for e in weights if not e["name"].startswith("vgg16")):
         photographs = any(e["state"] == "ok" for e in weights if e["name"] == "vgg16-hed")

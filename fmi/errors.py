@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 import difflib
+import reprlib
 from typing import Iterable
 
-__all__ = ["SHOWN", "FetchError", "FmiError", "InputError", "SetupError", "brief", "unknown"]
+__all__ = [
+    "SHOWN",
+    "FetchError",
+    "FmiError",
+    "InputError",
+    "SetupError",
+    "brief",
+    "shown",
+    "unknown",
+]
 
 SHOWN = 40  # largest number of names in a message
+LONGEST = 100  # largest number of characters of a value or a path in a message
 
 
 class FmiError(Exception):
@@ -27,9 +38,18 @@ class FetchError(FmiError, OSError):
 
 
 def brief(text: object) -> str:
-    """Return a text for a message, shortened if it is very long."""
-    whole = str(text)
-    return whole if len(whole) <= 200 else f"{whole[:60]}... ({len(whole)} characters)"
+    """Return a text for a message, such as a path, shortened in the middle if it is long."""
+    whole, half = str(text), LONGEST // 2
+    return whole if len(whole) <= LONGEST else f"{whole[:half]}...{whole[-half:]}"
+
+
+def shown(value: object) -> str:
+    """Return the ``repr`` of any value for a message, in one line, shortened if it is long."""
+    try:
+        text = repr(value) if isinstance(value, str) else reprlib.repr(value)
+    except Exception:  # for example a whole number with too many digits for Python
+        text = f"a value of type {type(value).__name__}"
+    return brief(" ".join(text.split()))
 
 
 def unknown(kind: str, name: object, known: Iterable[str]) -> InputError:

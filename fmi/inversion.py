@@ -17,9 +17,8 @@ from PIL import Image
 
 import fmi
 from fmi import files, pictures
-from fmi.checks import shown
 from fmi.device.mxnet import mx
-from fmi.errors import InputError
+from fmi.errors import InputError, shown
 
 __all__ = ["FINISHED", "Inversion", "Keep", "Keeper", "Place", "source_digest", "versions"]
 

@@ -15,8 +15,8 @@ from pydantic import Field, ValidationError, field_validator
 from pydantic.dataclasses import dataclass
 from typing_extensions import Annotated, Literal
 
-from fmi.checks import Names, number, refusal, shown
-from fmi.errors import InputError, unknown
+from fmi.checks import Names, number, refusal
+from fmi.errors import InputError, shown, unknown
 
 __all__ = [
     "CODE",

@@ -81,7 +81,7 @@ def test_text_becomes_the_fields_type():
         ({"steps": 0}, "steps=0 must be at least 1"),
         ({"steps": True}, "steps=True must be a number"),
         ({"steps": float("inf")}, "steps=inf must be a finite number"),
-        ({"steps": "9" * 5000}, "5002 characters) must be a whole number with fewer digits"),
+        ({"steps": "9" * 5000}, "must be a whole number with fewer digits"),
         ({"steps": 10**5000}, "must be a number with fewer digits"),
         ({"steps": [3]}, "steps=[3] must be a whole number"),
         ({"stop": -1}, "stop=-1 must be at least 0"),

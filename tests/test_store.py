@@ -306,19 +306,24 @@ def interrupted(monkeypatch, step):
     monkeypatch.setattr(descent, "_show", interrupt)
 
 
+def second_stops_early(monkeypatch):
+    """Let the second picture of a batch stop at the second step."""
+    stop = descent._stop
+
+    def early(done, batch, step, settings, began):
+        if step == 2:
+            change = [0 if row == 1 else value for row, value in enumerate(batch.change)]
+            batch, settings = replace(batch, change=change), replace(settings, stop=1e-9)
+        return stop(done, batch, step, settings, began)
+
+    monkeypatch.setattr(descent, "_stop", early)
+
+
 def test_an_interrupted_batch_keeps_the_pictures_that_have_stopped(
     picture, options, store, monkeypatch
 ):
     """One picture of three stops at the second step, Ctrl-C comes at the fifth."""
-    freeze = descent._freeze
-
-    def early(done, active, image, change, step, settings, began, *rest):
-        if step == 2:
-            change = np.where(np.arange(len(change)) == 1, 0, change)
-            settings = replace(settings, stop=1e-9)
-        return freeze(done, active, image, change, step, settings, began, *rest)
-
-    monkeypatch.setattr(descent, "_freeze", early)
+    second_stops_early(monkeypatch)
     interrupted(monkeypatch, 5)
     found = fmi.invert.feature_map(picture, "relu1_1", [0, 1, 2], **{**options, "steps": 9})
     assert [one.stopped for one in found] == ["interrupted", "change", "interrupted"]
@@ -327,15 +332,7 @@ def test_an_interrupted_batch_keeps_the_pictures_that_have_stopped(
 
 def test_the_last_picture_of_a_batch_may_have_stopped_before_ctrl_c(picture, options, monkeypatch):
     """The next batch is not begun then."""
-    freeze = descent._freeze
-
-    def early(done, active, image, change, step, settings, began, *rest):
-        if step == 2:
-            change = np.where(np.arange(len(change)) == 1, 0, change)
-            settings = replace(settings, stop=1e-9)
-        return freeze(done, active, image, change, step, settings, began, *rest)
-
-    monkeypatch.setattr(descent, "_freeze", early)
+    second_stops_early(monkeypatch)
     interrupted(monkeypatch, 5)
     many = {**options, "steps": 9, "batch": 2, "store": None}
     found = fmi.invert.feature_map(picture, "relu1_1", [0, 1, 2, 3], **many)

@@ -21,6 +21,7 @@ __all__ = [
     "CUDA_11",
     "OLDEST",
     "OLDEST_TEXT",
+    "PATIENCE",
     "UPDATE",
     "Driver",
     "Gpu",
@@ -34,6 +35,7 @@ OLDEST = (450, 80, 2)  # oldest driver for CUDA 11.x, according to NVIDIA
 OLDEST_TEXT = "450.80.02"
 CUDA_11 = 11000  # in the format of cuDriverGetVersion
 
+PATIENCE = 120  # timeout of a query in seconds
 UPDATE = "sudo ubuntu-drivers install (Ubuntu), or https://www.nvidia.com/drivers"
 NO_DEVICE, STUB_LIBRARY = 100, 34  # values of CUresult
 MAJOR, MINOR = 75, 76  # values of CUdevice_attribute
@@ -150,17 +152,27 @@ def driver() -> Driver:
 
     A process must not fork after it has initialised the driver.
     """
-    done = subprocess.run(
-        [sys.executable, "-I", str(Path(__file__).resolve())],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    try:
+        done = subprocess.run(
+            [sys.executable, "-I", str(Path(__file__).resolve())],
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return _silent(f"it did not respond in {PATIENCE} s")
     if done.returncode != 0:
-        why = f"it ended with status {done.returncode}"
-        return Driver(path="libcuda.so.1", status=-1, message=why, hardware=_hardware())
-    return read(json.loads(done.stdout))
+        return _silent(f"it ended with status {done.returncode}")
+    try:
+        return read(json.loads(done.stdout.splitlines()[-1]))  # the driver may print lines too
+    except (ValueError, LookupError, TypeError):
+        return _silent("its answer cannot be read")
+
+
+def _silent(why: str) -> Driver:
+    """Return a driver that does not answer."""
+    return Driver(path="libcuda.so.1", status=-1, message=why, hardware=_hardware())
 
 
 def read(answer: Dict[str, Any]) -> Driver:
@@ -246,6 +258,5 @@ def _gpu(cuda: ctypes.CDLL, index: int) -> Gpu:
 
 
 if __name__ == "__main__":
-    found = _ask()
-    answer = found.wheel() if "--wheel" in sys.argv else json.dumps(asdict(found))
+    answer = driver().wheel() if "--wheel" in sys.argv else json.dumps(asdict(_ask()))
     sys.stdout.write(f"{answer}\n")

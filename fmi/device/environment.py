@@ -25,6 +25,7 @@ from fmi.errors import SetupError
 __all__ = [
     "CUDA_LIBRARIES",
     "Library",
+    "broken",
     "check_distutils",
     "check_numpy",
     "cores",
@@ -241,6 +242,14 @@ def import_problem(wheel: str, error: str, driver: Driver) -> str:
     return f"{wheel} cannot be loaded ({error}): {pip_install(again)} --force-reinstall"
 
 
+def broken(wheel: str, error: BaseException) -> str:
+    """Return the message for a wheel that raises another error when it is imported."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    why = f"{type(error).__name__}: {lines[-1][:200]}" if lines else type(error).__name__
+    again = pip_install("cpu" if wheel == "mxnet" else "cu112")
+    return f"{wheel} cannot be imported ({why}): {again} --force-reinstall"
+
+
 def cpu_flags() -> FrozenSet[str]:
     """Return the feature flags of the CPU as named by Linux, such as ``"amx_bf16"``."""
     try:
@@ -289,15 +298,16 @@ def cores(root: Path = Path("/")) -> int:
 
 @contextlib.contextmanager
 def variable(name: str, value: str) -> Iterator[None]:
-    """Set an environment variable temporarily, unless it is already set."""
-    if name in os.environ:
-        yield
-        return
+    """Set an environment variable temporarily."""
+    before = os.environ.get(name)
     os.environ[name] = value
     try:
         yield
     finally:
-        del os.environ[name]
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
 
 
 def free_main_memory(root: Path = Path("/")) -> Optional[int]:

@@ -51,7 +51,7 @@ class Trial:
 
 def parse(device: str) -> Optional[Tuple[str, int]]:
     """Parse a device such as ``"gpu(1)"`` or ``"cpu"``; return its kind and index, or ``None``."""
-    match = re.fullmatch(r"(cpu|gpu)(?:\((\d+)\))?", device.strip())
+    match = re.fullmatch(r"(cpu|gpu)(?:\(([0-9]{1,9})\))?", device.strip())
     return (match.group(1), int(match.group(2) or 0)) if match else None
 
 
@@ -96,8 +96,12 @@ def trial(index: int) -> Trial:
     log.debug("trial of %s ended with %d: %s", name, done.returncode, done.stderr)
     if done.returncode != 0:
         return Trial(_failure(name, done.returncode, done.stderr))
-    answer = json.loads(done.stdout.splitlines()[-1])
-    if not answer.pop("right"):
+    try:
+        answer = json.loads(done.stdout.splitlines()[-1])
+        right = answer.pop("right")
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return Trial(f"{name} gave no result of a small convolution: fmi --verbose doctor")
+    if not right:
         return Trial(
             f"{name} computes incorrect results (off by {answer['difference']:.2g} from the CPU):"
             " update the driver, or export FMI_CTX=cpu",

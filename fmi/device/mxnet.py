@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any, Optional, Union
 
 import numpy as np
 
-from fmi.device import environment, gpus
+from fmi.device import environment, gpus, variables
 from fmi.device.driver import driver
-from fmi.errors import InputError, SetupError, unknown
+from fmi.errors import InputError, SetupError, shown, unknown
 
 __all__ = [
     "AMX",
@@ -110,6 +110,7 @@ def compute_type(precision: str, ctx: Context) -> str:
 
 def _import_mxnet():  # type: ignore[no-untyped-def]  # MXNet has no type hints
     wheel = environment.installed_wheel()
+    variables.check()
     os.environ.setdefault("MXNET_CPU_TEMP_COPY", "1")  # instead of four work spaces of 0.5 GB
     _mend_numpy()
     environment.check_distutils()
@@ -119,14 +120,16 @@ def _import_mxnet():  # type: ignore[no-untyped-def]  # MXNet has no type hints
         environment.load_cuda_libraries()
     # By default, MXNet uses only half of the cores, because it assumes two threads per core. Its
     # threads also wait actively, which slows it down severely if other processes use the cores.
-    threads = environment.variable("OMP_NUM_THREADS", str(environment.cores()))
-    waiting = environment.variable("OMP_WAIT_POLICY", "PASSIVE")
+    threads = environment.variable("OMP_NUM_THREADS", variables.threads())
+    waiting = environment.variable("OMP_WAIT_POLICY", os.environ.get("OMP_WAIT_POLICY", "PASSIVE"))
     try:
         with threads, waiting:
             import mxnet
     except OSError as error:
         text = environment.import_problem(wheel, str(error), driver())
         raise SetupError(text) from error
+    except Exception as error:  # it is damaged, or half of it is missing
+        raise SetupError(environment.broken(wheel, error)) from error
     return mxnet
 
 
@@ -188,8 +191,12 @@ def context(ctx: Union[None, str, Context] = None) -> Context:
     device = gpus.parse(str(ctx))
     if device is None:
         where = "" if asked == "ctx" else f" in {asked}"
-        raise InputError(f"unknown device {str(ctx)!r}{where}; use 'cpu', 'gpu' or 'gpu(1)'")
+        raise InputError(f"unknown device {shown(str(ctx))}{where}; use 'cpu', 'gpu' or 'gpu(1)'")
     kind, index = device
+    if kind == "cpu" and index:
+        raise InputError(
+            f"{asked}='cpu({index})' is unknown, as all CPUs are one device: use 'cpu'"
+        )
     if kind == "gpu":
         problem = gpus.problem(index)
         if problem:

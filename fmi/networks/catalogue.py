@@ -215,7 +215,7 @@ def _parameters(given: Sequence[Any]) -> Mapping[str, Any]:
 
 
 def _file(weights: Any, name: str) -> Path:
-    if str(weights) == "auto" or not Path(str(weights)).is_file():
+    if str(weights) == "auto" or not table.is_file(Path(str(weights))):
         raise InputError(f"{name} needs parameters: pass the path of a .params file with weights=")
     return Path(str(weights))
 
@@ -226,8 +226,8 @@ State = Tuple[Path, int, int]  # a file, its modification time and its size
 def _state(path: Path) -> State:
     try:
         status = path.stat()
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from None
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the name
+        raise InputError(f"{path} cannot be read: {getattr(error, 'strerror', error)}") from None
     return path, status.st_mtime_ns, status.st_size
 
 

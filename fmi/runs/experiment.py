@@ -14,8 +14,7 @@ from typing_extensions import Annotated, Literal
 from fmi import checks, pictures
 from fmi import settings as presets
 from fmi.call import Options
-from fmi.checks import shown
-from fmi.errors import InputError, unknown
+from fmi.errors import InputError, shown, unknown
 from fmi.networks.base import split_filters
 from fmi.sources import table
 

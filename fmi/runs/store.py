@@ -261,6 +261,9 @@ class Store:
                 if mine:
                     computed = compute(mine, lambda _, inversion: self._keep(inversion))
                     found.update(zip(mine, computed))
+                    for inversion in computed:  # if Ctrl-C came between its end and its storing
+                        if inversion.finished:
+                            self.add(inversion)
                     if len(computed) < len(mine) or not all(one.finished for one in computed):
                         break
             if not mine and not waits:

@@ -24,7 +24,7 @@ from typing import IO, Any, List, Optional
 from fmi import files
 from fmi.errors import FetchError
 from fmi.sources import wheels
-from fmi.sources.table import Source, destination, folders
+from fmi.sources.table import Source, destination, folders, is_file
 
 __all__ = ["CHUNK", "Patience", "fetch", "offline"]
 
@@ -106,7 +106,7 @@ def fetch(
     there = [folder] if folder else folders(source.kind)
     for place in there:
         path = place / source.file
-        if path.is_file():
+        if is_file(path):
             if source.matches(path):
                 return path
             log.warning("%s does not match the digest of %s (%s)", path, source.name, source.digest)

@@ -13,7 +13,7 @@ from typing import Any, Dict, List, Mapping, Optional, Tuple
 import yaml
 
 from fmi import files
-from fmi.errors import unknown
+from fmi.errors import InputError, shown, unknown
 
 __all__ = [
     "CANDIDATES",
@@ -29,6 +29,7 @@ __all__ = [
     "folders",
     "get",
     "identify",
+    "is_file",
     "layouts",
     "models",
     "named_folders",
@@ -160,9 +161,35 @@ def get(table: Mapping[str, Source], name: str) -> Source:
 
 
 def named_folders(kind: str) -> List[Path]:
-    """Return the folders in ``FMI_MODELS`` or ``FMI_PICTURES``, which are separated by colons."""
-    named = os.environ.get(VARIABLES[kind], "").split(os.pathsep)
-    return [Path(folder).expanduser() for folder in named if folder]
+    """Return the folders in ``FMI_MODELS`` or ``FMI_PICTURES``, which are separated by colons.
+
+    A folder whose name cannot be used is ignored, with a warning.
+    """
+    found = []
+    for name in os.environ.get(VARIABLES[kind], "").split(os.pathsep):
+        try:
+            folder = Path(name).expanduser()
+            folder.is_dir()
+        except (OSError, RuntimeError, KeyError) as error:  # too long; "~" without a home
+            why = getattr(error, "strerror", None) or "there is no home directory"
+            _warn(f"{VARIABLES[kind]}: {shown(name)} is ignored: {why}")
+        else:
+            found += [folder] if name else []
+    return found
+
+
+@functools.lru_cache(maxsize=None)
+def _warn(message: str) -> None:
+    """Log a warning once per process, since the folders are searched many times."""
+    log.warning("%s", message)
+
+
+def is_file(path: Path) -> bool:
+    """Return whether a path is a file; unlike pathlib, also if it is too long or damaged."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
 
 
 def _checkout(kind: str) -> Optional[Path]:
@@ -170,10 +197,15 @@ def _checkout(kind: str) -> Optional[Path]:
     return root / kind if (root / "setup.py").is_file() else None
 
 
-def _cache(kind: str) -> Path:
+def _cache(kind: str) -> Optional[Path]:
+    """Return the folder in the user's cache, or ``None`` if the user has no home directory."""
     import pooch
 
-    return Path(pooch.os_cache("fmi")) / kind
+    try:
+        cache = Path(pooch.os_cache("fmi"))
+    except RuntimeError:
+        return None
+    return cache / kind if cache.is_absolute() else None  # older versions keep the "~"
 
 
 def folders(kind: str) -> List[Path]:
@@ -190,22 +222,31 @@ def folders(kind: str) -> List[Path]:
         The folders in ``FMI_MODELS`` or ``FMI_PICTURES``, the folder of the checkout, and the
         user's cache.
     """
-    checkout = _checkout(kind)
-    return [*named_folders(kind), *([checkout] if checkout else []), _cache(kind)]
+    others = (_checkout(kind), _cache(kind))
+    return [*named_folders(kind), *(folder for folder in others if folder)]
 
 
 def destination(kind: str) -> Path:
-    """Return the folder for fetched files: in a writable checkout, else in the user's cache."""
+    """Return the folder for fetched files: in a writable checkout, else in the user's cache.
+
+    Raises
+    ------
+    InputError
+        If the user has no home directory for the cache.
+    """
     checkout = _checkout(kind)
     if checkout and os.access(checkout if checkout.exists() else checkout.parent, os.W_OK):
         return checkout
-    return _cache(kind)
+    cache = _cache(kind)
+    if cache is None:
+        raise InputError("there is no home directory to download to: choose a folder with --folder")
+    return cache
 
 
 def find(source: Source) -> Optional[Path]:
     """Return the first file with the name of the source in :func:`folders`, without a check."""
     files = (folder / source.file for folder in folders(source.kind))
-    return next((file for file in files if file.is_file()), None)
+    return next((file for file in files if is_file(file)), None)
 
 
 def candidates() -> List[Path]:
@@ -214,7 +255,7 @@ def candidates() -> List[Path]:
         file
         for folder in folders("models")
         for file in sorted({f for pattern in CANDIDATES for f in folder.glob(pattern)})
-        if file.is_file() and file.suffix in SUFFIXES
+        if is_file(file) and file.suffix in SUFFIXES
     ]
 
 
@@ -239,7 +280,7 @@ class Found:
     path
         Path of the file, or ``None`` if it is missing.
     state
-        ``"missing"``, ``"ok"`` or ``"wrong digest"``.
+        ``"missing"``, ``"ok"``, ``"wrong digest"``, or why the file cannot be read.
     """
 
     source: Source
@@ -254,7 +295,10 @@ def survey(table: Mapping[str, Source]) -> List[Found]:
         path = find(source)
         if path is None:
             result.append(Found(source))
-        else:
-            right = source.matches(path)
-            result.append(Found(source, path, "ok" if right else "wrong digest"))
+            continue
+        try:
+            state = "ok" if source.matches(path) else "wrong digest"
+        except OSError as error:
+            state = f"cannot be read ({error.strerror})"
+        result.append(Found(source, path, state))
     return result
