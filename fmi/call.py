@@ -212,10 +212,9 @@ class Call:
     options
         Fields of :class:`Options`, :class:`fmi.settings.Settings` and, for style transfer,
         :class:`fmi.settings.Transfer`.
-    content
-        The picture whose code is inverted; results have its size.
-    style
-        The style picture, if there is one.
+    sources
+        The pictures: ``"content"``, whose size the results have, and for some functions
+        ``"style"``.
 
     Attributes
     ----------
@@ -235,8 +234,7 @@ class Call:
         function: str,
         layers: Sequence[str],
         options: Mapping[str, Any],
-        content: Source,
-        style: Optional[Source] = None,
+        sources: Mapping[str, Source],
     ) -> None:
         section = function if function in TRANSFERS else None
         common = presets.field_names(Options)
@@ -263,9 +261,7 @@ class Call:
         self.layers = tuple(dict.fromkeys(self.network.layer(name).name for name in layers))
         self.ctx = context(self.options.ctx)
         self.precision = number_format(self.options.precision, self.network, self.ctx)
-        self._pictures = {"content": pictures.read(content)}
-        if style is not None:
-            self._pictures["style"] = pictures.read(style)
+        self._pictures = {role: pictures.read(source) for role, source in sources.items()}
         self.size = pictures.fitted(self._pictures["content"].pixels, self.settings.long_edge)
         for role, picture in self._pictures.items():
             self.network.check_size(self.layers, *self._size(role), picture.name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from typing import Any, Tuple
 
 import numpy as np
@@ -15,6 +16,7 @@ __all__ = [
     "Count",
     "Days",
     "Filters",
+    "FromText",
     "Index",
     "Layers",
     "Names",
@@ -112,10 +114,16 @@ def number(value: Any) -> Any:
 
 
 def _index(value: Any) -> Any:
-    """Refuse floating-point numbers too: there is no filter 0.5."""
-    if isinstance(value, (float, np.floating)):
+    """Refuse text and floating-point numbers too: there is no filter 0.5."""
+    if isinstance(value, (str, bytes, float, np.floating)):
         raise ValueError("must be a whole number")
     return number(value)
+
+
+def _from_text(value: Any) -> Any:
+    """Convert the text of a whole number, as from the command line."""
+    whole = isinstance(value, str) and re.fullmatch(r"\s*-?\d{1,18}\s*", value)
+    return int(value) if whole else value
 
 
 def _items(value: Any) -> Any:
@@ -127,6 +135,8 @@ def _one_or_several(value: Any) -> Any:
     """Put a single number into a list; turn a one-dimensional array into one."""
     if isinstance(value, np.ndarray) and value.ndim == 1:
         return value.tolist()
+    if isinstance(value, (np.ndarray, set, frozenset)):
+        raise ValueError("must be a whole number or a list of whole numbers")
     return [value] if isinstance(value, (bool, int, float, np.generic)) else value
 
 
@@ -141,7 +151,10 @@ Names = Annotated[Tuple[Text, ...], BeforeValidator(_items), Field(min_length=1)
 Layers = Annotated[Tuple[Text, ...], Field(min_length=1)]
 Index = Annotated[int, BeforeValidator(_index)]
 Count = Annotated[int, BeforeValidator(_index), Field(ge=1, le=100_000)]
-Days = Annotated[int, BeforeValidator(_index), Field(ge=0, le=100_000)]
 Seed = Annotated[int, BeforeValidator(_index), Field(ge=0, le=2**32 - 1)]
 Filters = Annotated[Tuple[Index, ...], BeforeValidator(_one_or_several)]
-Numbers = Annotated[Tuple[Index, ...], BeforeValidator(_items), Field(min_length=1)]
+FromText = BeforeValidator(_from_text)
+Numbers = Annotated[
+    Tuple[Annotated[Index, FromText], ...], BeforeValidator(_items), Field(min_length=1)
+]
+Days = Annotated[Index, FromText, Field(ge=0, le=100_000)]

@@ -17,7 +17,7 @@ __all__ = [
     "unknown",
 ]
 
-SHOWN = 40  # largest number of names in a message
+SHOWN = 20  # largest number of names in a message
 LONGEST = 100  # largest number of characters of a value or a path in a message
 
 
@@ -65,7 +65,7 @@ def unknown(kind: str, name: object, known: Iterable[str]) -> InputError:
         The names that exist, in the order in which to list them.
     """
     names = list(known)
-    near = difflib.get_close_matches(str(name), names, n=3, cutoff=0.5)
+    near = difflib.get_close_matches(str(name)[:LONGEST], names, n=3, cutoff=0.5)
     some = names if len(names) <= SHOWN else [*names[:SHOWN], f"... ({len(names)} in all)"]
     hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(some)}"
-    return InputError(f"unknown {kind} {name!r}; {hint}")
+    return InputError(f"unknown {kind} {shown(name)}; {hint}")

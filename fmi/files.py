@@ -171,9 +171,9 @@ def _refused(path: Path, what: str = "written") -> Iterator[None]:
     """Report errors of the operating system as an :class:`InputError`."""
     try:
         yield
-    except InputError:
-        raise
-    except (OSError, ValueError) as error:  # ValueError: a null character in the name
+    except (OSError, ValueError) as error:
+        if not isinstance(error, OSError) and "null" not in str(error):
+            raise  # not a null character in the name
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"{brief(path)} cannot be {what}: {reason}") from None
 

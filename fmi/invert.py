@@ -247,4 +247,4 @@ def activations(
     fmi.errors.InputError
         As for :func:`code`.
     """
-    return Call("activations", layers_of(layer, layers), keywords, picture).content
+    return Call("activations", layers_of(layer, layers), keywords, {"content": picture}).content

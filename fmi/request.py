@@ -53,7 +53,7 @@ def code(
     picture: Source, layer: Optional[Layers], layers: Optional[Layers], keywords: Mapping[str, Any]
 ) -> Request:
     """Ask for the inversion of a code (Eq. 1)."""
-    call = Call("code", layers_of(layer, layers), keywords, picture)
+    call = Call("code", layers_of(layer, layers), keywords, {"content": picture})
     weight = call.settings.code_weight
     return _of_all(call, [Place()], lambda _: losses.all_codes(call.content, weight))
 
@@ -69,7 +69,7 @@ def feature_map(
     """Ask for the inversion of single feature maps (Eq. 1-2)."""
     names, chosen = places_of(layer, layers, filters)
     chain = checks.checked("chain", chain, bool)
-    call = Call("feature_map", names, keywords, picture)
+    call = Call("feature_map", names, keywords, {"content": picture})
     call.check_filters(chosen)
 
     def loss(now: Mapping[str, NDArray], places: Sequence[Place]) -> Loss:
@@ -106,7 +106,9 @@ def random(
     keywords: Mapping[str, Any],
 ) -> Request:
     """Ask for the inversion of randomly modified codes (Eq. 3-4)."""
-    call = Call("random", layers_of(layer, layers), {**keywords, "seed": seed}, picture)
+    call = Call(
+        "random", layers_of(layer, layers), {**keywords, "seed": seed}, {"content": picture}
+    )
     places = [Place(draw=n) for n in range(checks.checked("draws", draws, checks.Count))]
 
     def loss(group: Sequence[Place]) -> Loss:
@@ -143,7 +145,7 @@ def _transfer(
     loss: Callable[..., Loss],
     keywords: Mapping[str, Any],
 ) -> Request:
-    call = Call(function, [], keywords, content, style)
+    call = Call(function, [], keywords, {"content": content, "style": style})
     return _of_all(call, [Place()], lambda _: loss(call.content, call.style, call.scheme))
 
 
@@ -155,7 +157,9 @@ def rank_match(
     keywords: Mapping[str, Any],
 ) -> Request:
     """Ask for the exchange of feature maps by the rank of their energies (2016 code)."""
-    call = Call("rank_match", layers_of(layer, layers), keywords, content, style)
+    call = Call(
+        "rank_match", layers_of(layer, layers), keywords, {"content": content, "style": style}
+    )
 
     def loss(_: Sequence[Place]) -> Loss:
         pairs = {name: (call.content[name], call.style[name]) for name in call.content}

@@ -1,4 +1,4 @@
-"""The environment of MXNet: variables that would abort, hang or crash it, and folders without a home."""
+"""The environment of MXNet: variables that would abort, hang or crash it; no home."""
 
 import logging
 import os

@@ -170,6 +170,33 @@ def test_two_pictures_with_one_name_do_not_collide(tmp_path, small_weights, pict
     assert all(any(shows(panel, stem) for stem in stems) for panel in panels)
 
 
+def test_each_picture_is_read_once(tmp_path, small_weights, picture_folder, monkeypatch):
+    opened = []
+    read = Path.read_bytes
+
+    def counted(path):
+        if path.suffix == ".png" and path.parent == picture_folder:
+            opened.append(path.name)
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", counted)
+    assert draw("fig5", tmp_path, small_weights, picture_folder, "STYLES=the_scream") == 0
+    assert sorted(opened) == ["golden_gate.png", "the_scream.png", "tubingen.png"]
+
+
+def test_odd_names_of_pictures(tmp_path, small_weights, picture_folder):
+    """Mathematics of matplotlib, names that are not UTF-8, and as long as can be."""
+    odd = ["$x^{lar$", "frac \\frac", "n\u00f6", os.fsdecode(b"not\xffutf8"), "x" * 251, "-"]
+    for number, name in enumerate(odd):
+        results = tmp_path / f"results{number}"
+        copy = tmp_path / f"{name}.png"
+        shutil.copy(picture_folder / "tubingen.png", copy)
+        options = (f"PICTURES={copy}", "LAYERS=relu1_2", "FILTERS=0")
+        assert draw("fig3", results, small_weights, picture_folder, *options) == 0
+        assert len(list(results.rglob("*_filter0.png"))) == 1
+        assert draw("fig2", results, small_weights, picture_folder, f"PICTURES={copy}") == 0
+
+
 def test_fig1_obeys_shares_and_settings(tmp_path, small_weights, picture_folder):
     found = {}
     for change in ("SHARES=normal", "SHARES=simplex", "SETTINGS=paper", "SEED=1"):

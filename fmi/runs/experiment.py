@@ -82,7 +82,7 @@ class Experiment(BaseModel):
     input: Optional[checks.Text] = None
     ctx: Optional[checks.Text] = None
     precision: checks.Text = Options.precision
-    seed: checks.Seed = Options.seed
+    seed: Annotated[checks.Seed, checks.FromText] = Options.seed
     overrides: Dict[str, Any] = Field(default_factory=dict)
     folder: Optional[Path] = None
     given: FrozenSet[str] = frozenset()
@@ -108,7 +108,7 @@ class Fig1(Experiment):
     pictures: One
     layers: One
     filters: Annotated[checks.Numbers, Field(max_length=1)]
-    tiles: checks.Count
+    tiles: Annotated[checks.Count, checks.FromText]
 
     @property
     def layer_names(self) -> List[str]:
@@ -148,7 +148,7 @@ class Fig4(Experiment):
 
     figure: Literal["fig4"]
     layers: checks.Names
-    draws: checks.Count
+    draws: Annotated[checks.Count, checks.FromText]
 
     @property
     def layer_names(self) -> List[str]:

@@ -160,7 +160,7 @@ def _fig1(run: Run, experiment: Fig1) -> List[Block]:
     chosen = (own or experiment.filters)[0]
     run.network.check_filters([chosen], layer)
     options = {**run.options, "seed": experiment.seed}
-    call = in_one_line(Call)("activations", [layer], options, named.picture)
+    call = in_one_line(Call)("activations", [layer], options, {"content": named.picture})
     code = in_one_line(lambda: call.content)()[layer]
     channels, tiles = code.shape[1], experiment.tiles
     shares = codes.shares(call.settings.shares, channels, experiment.seed, 0, layer)
