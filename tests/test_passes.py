@@ -150,29 +150,34 @@ def in_threads(*functions):
 
 
 @pytest.fixture
-def slow_binding(monkeypatch):
-    """Binding takes long enough to happen in several threads at once."""
-    bind = passes._bind
+def slowly(monkeypatch):
+    """Binding, and the time between both passes, are so long that threads come in between."""
 
-    def slowly(*arguments):
-        time.sleep(0.05)
-        bound = bind(*arguments)
-        time.sleep(0.05)
-        return bound
+    def slow(function):
+        def wrapped(*arguments):
+            time.sleep(0.02)
+            found = function(*arguments)
+            time.sleep(0.02)
+            return found
 
-    monkeypatch.setattr(passes, "_bind", slowly)
+        return wrapped
+
+    monkeypatch.setattr(passes, "_bind", slow(passes._bind))
+    monkeypatch.setattr(passes.Passes, "backward", slow(passes.Passes.backward))
 
 
-def test_two_threads_invert_at_the_same_time_as_one_after_the_other(
-    small_weights, slow_binding, capfd
+@pytest.mark.parametrize("options", [{}, {"pool": "max"}], ids=["passes", "autograd"])
+@pytest.mark.parametrize("shared", [False, True], ids=["two networks", "one network"])
+def test_threads_invert_at_the_same_time_as_one_after_the_other(
+    shared, options, small_weights, slowly, capfd
 ):
-    """Each with its own network."""
-    sources = [smooth_picture(36, 48), smooth_picture(30, 44, seed=1)]
-    options = {"long_edge": 48, "progress": False, "steps": 8, "stop": 0}
+    sources = [smooth_picture(36, 48), smooth_picture(36, 48, seed=1)]
+    options = {"long_edge": 48, "progress": False, "steps": 8, "stop": 0, **options}
+    network = vgg.VGG(weights.read(small_weights))
 
     def inversion(source):
-        network = vgg.VGG(weights.read(small_weights))
-        return lambda: fmi.invert.code(source, "relu3_2", network=network, **options)
+        own = network if shared else vgg.VGG(weights.read(small_weights))
+        return lambda: fmi.invert.code(source, "relu3_2", network=own, **options)
 
     alone = [inversion(source)() for source in sources]
     environment = dict(os.environ)

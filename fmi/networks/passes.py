@@ -8,7 +8,7 @@ oneDNN's gradient kernels instead, which need other layouts and therefore copies
 
 Pictures and gradients are (B, 3, H, W) float32 with the mean subtracted.
 
-Threads may compute at the same time if each has its own :class:`Passes`. They are bound one after
+Threads may compute at the same time, each with its own :class:`Passes`. They are bound one after
 the other, because MXNet can be told only by an environment variable not to change the second pass,
 and prints a note about it on standard error. For the few milliseconds this takes, the variable is
 set for the whole process, and what other threads print is held back. Processes have no such
