@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import threading
 from collections import OrderedDict
 from dataclasses import asdict, dataclass
 from typing import Any, Callable, Dict, Iterable, List, Mapping, Sequence, Tuple, Union
@@ -367,7 +368,8 @@ class Network(abc.ABC):
     ) -> Truncated:
         """Return the network that computes the codes of `layers` and the gradients of losses.
 
-        The most recent one is cached.
+        The most recent one is cached, but each thread gets its own, because it contains arrays that
+        the next step overwrites.
 
         Parameters
         ----------
@@ -392,11 +394,12 @@ class Network(abc.ABC):
                 " omit precision"
             )
         ctx = ctx or mx.cpu()
-        key = (names, pool if self.pools else "", str(ctx), precision)
-        if key not in self._truncated:
+        key = (names, pool if self.pools else "", str(ctx), precision, threading.get_ident())
+        found = self._truncated.get(key)
+        if found is None:
             self._truncated.clear()  # before building the next one, to release its memory
-            self._truncated[key] = self._truncate(names, pool, ctx, precision)
-        return self._truncated[key]
+            found = self._truncated[key] = self._truncate(names, pool, ctx, precision)
+        return found
 
     def table(self, height: int, width: int) -> List[Dict[str, Any]]:
         """Return each layer as plain data, with the size of its feature maps for a picture."""
