@@ -1,4 +1,4 @@
-"""Environment variables and devices that MXNet would abort, hang or crash with; no home, no names."""
+"""What MXNet would abort, hang or crash with; a home, drivers and names that there are not."""
 
 import logging
 import os
