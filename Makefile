@@ -1,7 +1,7 @@
 # fmi: the paper's figures with one word each. `make help` lists the words.
 #
 # Variables such as LAYERS=relu1_2,relu2_2 are handed to the figure as they are; the README tells
-# which there are. MXNET=cpu|cu112 chooses the wheel, PYTHON the interpreter for .venv.
+# which there are. MXNET=cpu|cu112 chooses or changes the wheel, PYTHON the interpreter for .venv.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -11,9 +11,18 @@ OWN := PYTHON VENV MXNET BENCH
 # PyTorch's CPU build; what plain PyPI serves for Linux brings CUDA along.
 TORCH := https://download.pytorch.org/whl/cpu
 
-# The wheel that this machine's GPU and driver allow, else the CPU's.
+# The wheel of the environment, which .ready holds (older ones are empty).
+here := $(shell cat $(VENV)/.ready 2>/dev/null)
+ifeq ($(here),)
+here := $(if $(wildcard $(VENV)/.ready),$(if $(wildcard \
+	$(VENV)/lib/python*/site-packages/mxnet_cu112-*),cu112,cpu))
+endif
+
+# The wheel that is asked for, else the one that is here, else the one that this machine's GPU and
+# driver allow, which is found out on first use alone.
 detect = $(shell $(PYTHON) -I fmi/device/driver.py --wheel 2>/dev/null || echo cpu)
-MXNET ?= $(detect)
+wheel = $(eval wheel := $(or $(MXNET),$(here),$(detect)))$(wheel)
+other = $(if $(filter cpu,$(wheel)),mxnet-cu112,mxnet)
 
 FIGURES := fig1 fig2 fig3 fig4 fig5
 given = $(filter-out $(addsuffix =%,$(OWN)),$(MAKEOVERRIDES))
@@ -22,22 +31,26 @@ given = $(filter-out $(addsuffix =%,$(OWN)),$(MAKEOVERRIDES))
 TRAINING := experiments/embedded/train.yaml
 
 .PHONY: help setup demo $(FIGURES) models pictures gallery train-embedded bench doctor \
-	test test-cu112 lint format clean
+	test test-cu112 test-lowest lint format clean clean-results another-wheel
 
 help: ## list what there is
 	@grep -hE '^[a-zA-Z0-9$$() -]+:.*##' $(MAKEFILE_LIST) \
 		| sed -e 's/$$(FIGURES)/fig1 ... fig5/' -e 's/:.*## /\t/' | expand -t 16
 
-$(VENV)/.ready: setup.py
-	@case "$(MXNET)" in cpu|cu112) ;; *) echo "MXNET=$(MXNET) should be cpu or cu112" >&2; exit 2;; esac
+# Both wheels install the same files, so that none must be left when the other is installed.
+$(VENV)/.ready: setup.py $(if $(filter-out $(here),$(MXNET)),another-wheel)
+	@case "$(wheel)" in cpu|cu112) ;; *) echo "MXNET=$(wheel) should be cpu or cu112" >&2; exit 2;; esac
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 8) <= sys.version_info[:2] <= (3, 12))' || { \
 		echo "MXNet needs Python 3.8 to 3.12: PYTHON=python3.12 chooses one" >&2; exit 2; }
+	@rm -f $@
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet -e '.[$(MXNET),dev]'
-	@touch $@
+	@! $(BIN)/python -m pip show --quiet $(other) 2>/dev/null || { set -x; \
+		$(BIN)/python -m pip uninstall --quiet --quiet -y mxnet mxnet-cu112; }
+	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet -e '.[$(wheel),dev]'
+	@echo $(wheel) > $@
 
-setup: $(VENV)/.ready ## make the virtual environment .venv (done on first use)
+setup: $(VENV)/.ready ## make .venv (done on first use), or change its wheel (MXNET=cpu, MXNET=cu112)
 
 $(FIGURES): $(VENV)/.ready ## draw a figure into results/
 	@$(BIN)/fmi draw experiments/$@.yaml $(given)
@@ -75,6 +88,9 @@ test: $(VENV)/.ready ## run the tests
 test-cu112: ## test the wheel for GPUs on the CPU (downloads 2 GB into a fresh environment)
 	PYTHON=$(PYTHON) tests/cu112.sh
 
+test-lowest: ## test the lowest versions of all packages that setup.py allows (a fresh environment)
+	PYTHON=$(PYTHON) tests/lowest.sh
+
 lint: $(VENV)/.ready ## check format, style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -84,5 +100,9 @@ format: $(VENV)/.ready ## format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-clean: ## remove what was made, the virtual environment included
-	rm -rf $(VENV) results build dist *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache
+clean: ## remove the virtual environment and caches, but no results
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache
+
+clean-results: ## remove results/ with all panels and figures
+	@echo "removing $(CURDIR)/results ($$(find results -type f 2>/dev/null | wc -l) files)"
+	@rm -rf results

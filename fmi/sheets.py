@@ -1,23 +1,66 @@
-"""Sheets of panels, drawn with matplotlib as PNG and PDF."""
+"""Sheets of panels, drawn with matplotlib as PNG and PDF.
+
+They are drawn with matplotlib's own defaults, whatever is in the user's ``matplotlibrc``.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import List, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
 
 import numpy as np
-from matplotlib import colormaps
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from PIL import Image
 
 from fmi import files
+from fmi.errors import SetupError
 
-__all__ = ["DPI", "PANEL_INCHES", "Block", "save", "sheet", "tiles", "warped"]
+__all__ = ["DPI", "MOST_PIXELS", "PANEL_INCHES", "Block", "save", "sheet", "tiles", "warped"]
 
 PANEL_INCHES = 2.5  # width of a panel on the sheet
 DPI = 200
+MOST_PIXELS = 65000  # largest width or height of a sheet; matplotlib refuses 2**16
+GAP, TITLE, CAPTION, NOTE, ROW_TITLE = 0.08, 0.35, 0.4, 0.25, 0.45  # in inches
+ELLIPSIS = "\N{HORIZONTAL ELLIPSIS}"
+
+
+def _import_matplotlib() -> Any:
+    """Import matplotlib without ``MPLBACKEND``, which may be wrong and is not needed here."""
+    if "matplotlib" in sys.modules:
+        import matplotlib
+
+        return matplotlib
+    backend = os.environ.pop("MPLBACKEND", None)
+    try:
+        import matplotlib
+    except Exception as error:
+        raise SetupError(
+            f"matplotlib cannot be imported ({type(error).__name__}: {error}): check the file"
+            " matplotlibrc, or pip install --force-reinstall matplotlib"
+        ) from error
+    finally:
+        if backend is not None:
+            os.environ["MPLBACKEND"] = backend
+    if backend:
+        with contextlib.suppress(ValueError):
+            matplotlib.rcParams["backend"] = backend  # for those who import matplotlib later
+    return matplotlib
+
+
+matplotlib = _import_matplotlib()
+from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: E402
+from matplotlib.figure import Figure  # noqa: E402
+
+
+@contextlib.contextmanager
+def _defaults() -> Iterator[None]:
+    """Use matplotlib's own defaults inside the ``with`` statement."""
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        yield
 
 
 @dataclass(frozen=True)
@@ -32,6 +75,9 @@ class Block:
         Titles of rows and columns, or empty.
     caption
         Text below the block.
+
+    Titles and captions are plain text: formulas are not interpreted, what cannot be shown is
+    escaped, and what does not fit is made smaller or cut off.
     """
 
     panels: Sequence[Sequence[Optional[np.ndarray]]]
@@ -43,6 +89,9 @@ class Block:
 def sheet(blocks: Sequence[Block], note: str = "") -> Figure:
     """Draw a figure with the blocks below each other.
 
+    All panels have boxes of the same width, which are as high as the highest panel of the row
+    needs; a panel of another shape is centred in its box.
+
     Parameters
     ----------
     blocks
@@ -52,63 +101,119 @@ def sheet(blocks: Sequence[Block], note: str = "") -> Figure:
     """
     widest = max(len(row) for block in blocks for row in block.panels)
     heights = [_heights(block) for block in blocks]
-    gap, title, caption = 0.08, 0.35, 0.4
-    left = 0.45 if any(block.rows for block in blocks) else gap
-    width = left + widest * (PANEL_INCHES + gap)
+    left = ROW_TITLE if any(block.rows for block in blocks) else GAP
+    width = left + widest * (PANEL_INCHES + GAP)
     tall = [
-        (title if block.columns else gap)
+        (TITLE if block.columns else GAP)
         + sum(h)
-        + gap * len(h)
-        + (caption if block.caption else 0)
+        + GAP * len(h)
+        + (CAPTION if block.caption else 0)
         for block, h in zip(blocks, heights)
     ]
-    height = sum(tall) + (0.25 if note else 0)
-    figure = Figure(figsize=(width, height), dpi=DPI, facecolor="white")
-    FigureCanvasAgg(figure)
-    top = height
-    for block, rows in zip(blocks, heights):
-        top -= title if block.columns else gap
-        for index, (row, tall_row) in enumerate(zip(block.panels, rows)):
-            for place, panel in enumerate(row):
-                if panel is None:
-                    continue
-                x = left + place * (PANEL_INCHES + gap)
-                box = (
-                    x / width,
-                    (top - tall_row) / height,
-                    PANEL_INCHES / width,
-                    tall_row / height,
-                )
-                axes = figure.add_axes(box)
-                _draw(axes, panel)
-                if index == 0 and block.columns:
-                    axes.set_title(block.columns[place], fontsize=14, pad=4)
-                if place == 0 and block.rows:
-                    axes.set_ylabel(block.rows[index], fontsize=14, labelpad=4)
-            top -= tall_row + gap
-        if block.caption:
-            figure.text(
-                0.5, (top - 0.1) / height, block.caption, ha="center", va="top", fontsize=13
-            )
-            top -= caption
-    if note:
-        figure.text(1 - gap / width, 0.06 / height, note, ha="right", va="bottom", fontsize=9)
+    height = sum(tall) + (NOTE if note else 0)
+    dpi = min(DPI, int(MOST_PIXELS / max(width, height)))
+    with _defaults():
+        figure = Figure(figsize=(width, height), dpi=dpi, facecolor="white")
+        FigureCanvasAgg(figure)
+        top = height
+        for block, rows in zip(blocks, heights):
+            top -= TITLE if block.columns else GAP
+            for index, (row, tall_row) in enumerate(zip(block.panels, rows)):
+                for place, panel in enumerate(row):
+                    x = left + place * (PANEL_INCHES + GAP)
+                    axes = _box(figure, x, top, tall_row, panel)
+                    if index == 0 and block.columns:
+                        title, how = _fitting(figure, block.columns[place], 14, PANEL_INCHES)
+                        axes.set_title(title, pad=4, **how)
+                    if place == 0 and block.rows:
+                        title, how = _fitting(figure, block.rows[index], 14, tall_row + GAP)
+                        axes.set_ylabel(title, labelpad=4, **how)
+                top -= tall_row + GAP
+            if block.caption:
+                _text(figure, 0.5, (top - 0.1) / height, block.caption, 13, ("center", "top"))
+                top -= CAPTION
+        if note:
+            _text(figure, 1 - GAP / width, 0.06 / height, note, 9, ("right", "bottom"))
     return figure
 
 
 def _heights(block: Block) -> List[float]:
     """Return the height of each row in inches, for panels of equal width."""
-    rows = []
-    for row in block.panels:
-        shapes = [panel.shape for panel in row if panel is not None]
-        rows.append(max(PANEL_INCHES * shape[0] / shape[1] for shape in shapes))
-    return rows
+    return [
+        max((_height(panel) for panel in row if panel is not None), default=PANEL_INCHES)
+        for row in block.panels
+    ]
 
 
-def _draw(axes, panel: np.ndarray) -> None:  # type: ignore[no-untyped-def]
-    axes.imshow(panel, interpolation="lanczos", aspect="auto")
-    axes.set_xticks([])
-    axes.set_yticks([])
+def _height(panel: np.ndarray) -> float:
+    return PANEL_INCHES * panel.shape[0] / panel.shape[1]
+
+
+def _box(figure: Figure, x: float, top: float, tall: float, panel: Optional[np.ndarray]) -> Any:
+    """Draw a panel into its box, and return the axes for the titles of the box.
+
+    Parameters
+    ----------
+    figure
+        The sheet.
+    x, top, tall
+        Left and upper edge and height of the box in inches from the lower left corner.
+    panel
+        The picture, if any.
+    """
+    width, height = figure.get_size_inches()
+
+    def add(x: float, top: float, wide: float, tall: float) -> Any:
+        axes = figure.add_axes((x / width, (top - tall) / height, wide / width, tall / height))
+        axes.set_xticks([])
+        axes.set_yticks([])
+        return axes
+
+    box = add(x, top, PANEL_INCHES, tall)
+    if panel is not None and _height(panel) == tall:
+        box.imshow(panel, interpolation="lanczos", aspect="auto")
+        return box
+    box.set_frame_on(False)
+    if panel is not None:
+        own = _height(panel)
+        axes = add(x, top - (tall - own) / 2, PANEL_INCHES, own)
+        axes.imshow(panel, interpolation="lanczos", aspect="auto")
+    return box
+
+
+def _text(
+    figure: Figure, x: float, y: float, text: str, size: float, anchor: Tuple[str, str]
+) -> None:
+    """Draw a text across the sheet; `x` and `y` are shares of its width and height."""
+    shown, how = _fitting(figure, text, size, figure.get_size_inches()[0] - 2 * GAP)
+    horizontal, vertical = anchor
+    figure.text(x, y, shown, ha=horizontal, va=vertical, **how)
+
+
+def _fitting(figure: Figure, text: str, size: float, room: float) -> Tuple[str, Dict[str, Any]]:
+    """Return a text as it is shown, and keywords for it.
+
+    What cannot be shown is escaped. If the text is longer than `room` inches, it is made smaller,
+    at most by half, and then cut off.
+    """
+    text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    canvas: Any = figure.canvas
+    measure = canvas.get_renderer().get_text_width_height_descent
+
+    def fits(shown: str, size: float) -> bool:
+        font = matplotlib.font_manager.FontProperties(size=size)
+        return bool(measure(shown, font, ismath=False)[0] <= room * figure.dpi)
+
+    smallest = size / 2
+    while size > smallest and not fits(text, size):
+        size -= 0.5
+    if not fits(text, size):
+        low, high = 0, len(text)  # so many characters fit and do not fit
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if fits(text[:middle] + ELLIPSIS, size) else (low, middle)
+        text = text[:low] + ELLIPSIS
+    return text, {"fontsize": size, "parse_math": False}
 
 
 def tiles(maps: np.ndarray, side: int = 4) -> np.ndarray:
@@ -133,7 +238,7 @@ def tiles(maps: np.ndarray, side: int = 4) -> np.ndarray:
     for index, tile in enumerate(maps):
         top, left = (index // columns) * (height + 1), (index % columns) * (width + 1)
         mosaic[top : top + height, left : left + width] = tile
-    colours = colormaps["magma"].with_extremes(bad="grey")
+    colours = matplotlib.colormaps["magma"].with_extremes(bad="grey")
     painted = colours(np.sqrt(mosaic / max(float(maps.max()), 1e-12)))[..., :3]
     return np.kron(np.rint(painted * 255).astype(np.uint8), np.ones((side, side, 1), np.uint8))
 
@@ -147,9 +252,17 @@ def warped(pixels: np.ndarray, size: Tuple[int, int]) -> np.ndarray:
 def save(figure: Figure, stem: Path) -> Tuple[Path, Path]:
     """Write ``stem.png`` and ``stem.pdf`` without dates, so that equal figures give equal files."""
     png, pdf = stem.with_suffix(".png"), stem.with_suffix(".pdf")
-    files.write_whole(
-        png, lambda beside: figure.savefig(beside, format="png", metadata={"Software": None})
-    )
     undated = {"CreationDate": None, "Producer": None, "Creator": None}
-    files.write_whole(pdf, lambda beside: figure.savefig(beside, format="pdf", metadata=undated))
+    for path, metadata in ((png, {"Software": None}), (pdf, undated)):
+        _write(figure, path, metadata)
     return png, pdf
+
+
+def _write(figure: Figure, path: Path, metadata: Any) -> None:
+    form = path.suffix[1:]
+
+    def write(beside: Path) -> None:
+        with _defaults():
+            figure.savefig(beside, format=form, metadata=metadata)
+
+    files.write_whole(path, write)

@@ -1,4 +1,4 @@
-"""The environment of MXNet: variables that would abort, hang or crash it; no home."""
+"""What MXNet would abort, hang or crash with; a home, drivers and names that there are not."""
 
 import logging
 import os

@@ -32,8 +32,10 @@ def test_unknown_variable():
 
 def test_help_lists_every_word():
     words = make("help").stdout
-    for word in ("fig1 ... fig5", "demo", "test", "lint", "clean", "models", "pictures", "bench"):
+    listed = ("fig1 ... fig5", "demo", "test", "lint", "clean", "models", "pictures", "bench")
+    for word in (*listed, "setup", "clean-results", "test-cu112", "test-lowest"):
         assert f"\n{word} " in "\n" + words
+    assert "another-wheel" not in words
 
 
 def test_bench_hands_its_words_on():
@@ -60,3 +62,136 @@ def test_unknown_wheel():
     done = subprocess.run(command, cwd=HERE, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "MXNET=rocm should be cpu or cu112" in done.stderr
+
+
+# --- the environment and its wheel: a Python and a pip that only note what they are told ---
+
+FAKE = """#!/bin/bash
+echo "$*" >> {log}
+cd {wheels}
+case "$*" in
+    "-m venv "*) mkdir -p "$OLDPWD/$3/bin" && cp "$OLDPWD/fake" "$OLDPWD/$3/bin/python";;
+    *--wheel) echo "${{DETECTED:-cpu}}";;
+    *"pip show --quiet "*) test -e "${{@: -1}}";;
+    *"pip uninstall "*) rm -f "${{@: -2}}";;
+    *"pip install "*-e*cu112*) test -z "$OFFLINE" && touch mxnet-cu112;;
+    *"pip install "*-e*cpu*) test -z "$OFFLINE" && touch mxnet;;
+esac
+"""
+
+
+@pytest.fixture
+def project(tmp_path):
+    """A folder to run the Makefile in; it returns the commands of Python, and make's outcome."""
+    log, wheels = tmp_path / "log", tmp_path / "wheels"
+    wheels.mkdir()
+    (tmp_path / "setup.py").write_text("")
+    (tmp_path / "fake").write_text(FAKE.format(log=log, wheels=wheels))
+    (tmp_path / "fake").chmod(0o755)
+
+    def run(*words, **environment):
+        log.write_text("")
+        command = ["make", "--no-print-directory", "-f", str(HERE / "Makefile"), "PYTHON=./fake"]
+        usual = {k: v for k, v in os.environ.items() if k not in ("MXNET", "MAKEFLAGS")}
+        done = subprocess.run(
+            [*command, *words],
+            cwd=tmp_path,
+            env={**usual, **environment},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        done.commands = log.read_text().splitlines()
+        done.wheels = sorted(path.name for path in wheels.iterdir())
+        done.detected = any("--wheel" in line for line in done.commands)
+        return done
+
+    run.folder = tmp_path
+    run.wheels = wheels
+    return run
+
+
+def test_the_wheel_is_found_out_on_first_use_alone(project):
+    done = project("setup", DETECTED="cu112")
+    assert (done.returncode, done.wheels, done.detected) == (0, ["mxnet-cu112"], True), done.stderr
+    assert sum("--wheel" in line for line in done.commands) == 1
+    assert not any("uninstall" in line for line in done.commands)
+    assert (project.folder / ".venv/.ready").read_text() == "cu112\n"
+    assert project("setup", DETECTED="cpu").commands == []
+
+
+def test_make_help_asks_for_no_wheel(project):
+    assert project("help").commands == []
+
+
+def test_another_wheel_takes_the_place_of_the_first(project):
+    assert project("setup", "MXNET=cpu").wheels == ["mxnet"]
+    assert project("setup", "MXNET=cpu").commands == []
+    done = project("setup", "MXNET=cu112")
+    assert (done.returncode, done.wheels, done.detected) == (0, ["mxnet-cu112"], False)
+    (removed,) = (n for n, line in enumerate(done.commands) if "pip uninstall" in line)
+    (installed,) = (n for n, line in enumerate(done.commands) if ".[cu112,dev]" in line)
+    assert removed < installed and " -y " in done.commands[removed]
+    assert project("setup").commands == []
+    assert project("setup", MXNET="cpu").wheels == ["mxnet"]  # from the environment too
+
+
+def test_a_new_setup_py_keeps_the_wheel(project):
+    project("setup", "MXNET=cu112")
+    done = project("setup", "-W", "setup.py", DETECTED="cpu")
+    assert (done.wheels, done.detected) == (["mxnet-cu112"], False)
+    assert any(".[cu112,dev]" in line for line in done.commands)
+
+
+@pytest.mark.parametrize(
+    ("there", "wheel"), [("mxnet_cu112-1.9.1.dist-info", "cu112"), ("", "cpu")]
+)
+def test_an_environment_of_before_keeps_its_wheel(project, there, wheel):
+    """Its mark was empty."""
+    project("setup", f"MXNET={wheel}")
+    (project.folder / ".venv/lib/python3.11/site-packages" / there).mkdir(parents=True)
+    (project.folder / ".venv/.ready").write_text("")
+    assert project("setup", f"MXNET={wheel}").commands == []
+    done = project("setup", "-W", "setup.py", DETECTED="cu112")
+    assert (len(done.wheels), done.detected) == (1, False)
+    assert (project.folder / ".venv/.ready").read_text() == f"{wheel}\n"
+
+
+def test_two_wheels_are_both_replaced(project):
+    """Each of them has overwritten files of the other."""
+    project("setup", "MXNET=cpu")
+    (project.wheels / "mxnet-cu112").touch()
+    done = project("setup", "MXNET=cpu", "-W", "setup.py")
+    (line,) = (line for line in done.commands if "uninstall" in line)
+    assert line.split()[-2:] == ["mxnet", "mxnet-cu112"]
+    assert done.wheels == ["mxnet"]
+
+
+def test_a_wheel_that_cannot_be_installed_is_not_taken_for_ready(project):
+    project("setup", "MXNET=cpu")
+    failed = project("setup", "MXNET=cu112", OFFLINE="1")
+    assert failed.returncode == 2 and failed.wheels == []
+    done = project("setup", "MXNET=cu112")
+    assert (done.returncode, done.wheels) == (0, ["mxnet-cu112"])
+
+
+def test_a_wheel_that_does_not_exist_changes_nothing(project):
+    project("setup", "MXNET=cpu")
+    done = project("setup", "MXNET=rocm")
+    assert done.returncode == 2 and "MXNET=rocm should be cpu or cu112" in done.stderr
+    assert (done.wheels, done.commands) == (["mxnet"], [])
+    assert project("setup").commands == []
+
+
+def test_clean_keeps_results(project):
+    project("setup", "MXNET=cpu")
+    panel = project.folder / "results/fig3/panel.png"
+    panel.parent.mkdir(parents=True)
+    panel.touch()
+    assert project("clean").returncode == 0
+    assert panel.exists() and not (project.folder / ".venv").exists()
+    done = project("clean-results")
+    assert not panel.parent.parent.exists()
+    (line,) = done.stdout.splitlines()
+    assert f"{project.folder}/results" in line and "1 files" in line
+    assert project("clean-results").returncode == 0
