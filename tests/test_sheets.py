@@ -477,12 +477,12 @@ def test_tiles_without_any_energy_are_black():
         assert (sheets.tiles(np.full((1, 2, 2), value)) == LOWEST).all()
 
 
-def test_negative_values_are_blue_instead_of_red():
+def test_negative_values_are_green():
     found = sheets.tiles(np.array([[[-4.0, 1.0, 0.0]], [[4.0, -1.0, 2.0]]]), side=1)
-    left, right = found[0, :3].astype(int), found[0, 4:].astype(int)
-    assert (left[:2] == right[:2, ::-1]).all()
-    assert left[1, 0] > left[1, 2] and right[1, 0] < right[1, 2]
-    assert (right[0] == HIGHEST).all() and (left[2] == LOWEST).all()
+    minus_four, one, zero, _, plus_four, minus_one, _ = found[0]
+    assert tuple(plus_four) == HIGHEST and tuple(zero) == LOWEST
+    assert tuple(minus_four) == (HIGHEST[1], HIGHEST[0], HIGHEST[1])  # the brightest green
+    assert tuple(minus_one) == (one[1], one[0], one[1]) and one[0] > one[1]
 
 
 def test_a_style_is_warped_to_height_and_width():
