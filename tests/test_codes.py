@@ -132,6 +132,15 @@ def test_simplex_shares(seed, channels):
     assert shares.sum() == pytest.approx(1)
 
 
+def test_both_distributions_are_those_of_numpy():
+    found = codes.normal_shares(np.random.RandomState(4), 600)
+    drawn = np.random.RandomState(4).normal(3, 1000, 600)
+    np.testing.assert_allclose(found, drawn / drawn.sum(), rtol=1e-12)
+    found = codes.simplex_shares(np.random.RandomState(4), 600)
+    drawn = np.random.RandomState(4).exponential(size=600)  # of equal rates: uniform on the simplex
+    np.testing.assert_allclose(found, drawn / drawn.sum(), rtol=1e-12)
+
+
 def test_normal_shares_are_half_negative_as_in_the_2016_code():
     shares = codes.normal_shares(np.random.RandomState(0), 5000)
     assert shares.sum() == pytest.approx(1)
@@ -161,3 +170,34 @@ def test_rank_match_takes_the_styles_means_and_keeps_the_contents_patterns(seed)
         shape = matched[channel] - matched[channel].mean()
         wanted = by_energy[rank] - by_energy[rank].mean()
         np.testing.assert_allclose(shape, wanted, atol=1e-4)
+
+
+def test_rank_match_orders_feature_maps_of_equal_energy_by_their_index():
+    random = np.random.RandomState(0)
+    content, style = random.randint(0, 3, (2, 1, 200, 1, 1)).astype(np.float32)
+    content = content * np.ones((1, 1, 2, 2), np.float32)
+    content[0, :, 0, 0] += np.arange(200) * 1000  # a mark on each map ...
+    content[0, :, 0, 1] -= np.arange(200) * 1000  # ... that its mean does not show
+    matched = codes.rank_match(nd(content), nd(style)).asnumpy()[0]
+    marks = np.rint(matched[:, 0, 0] / 1000).astype(int)
+    by_content, by_style = (
+        sorted(range(200), key=lambda c: (code[0, c].mean(), c)) for code in (content, style)
+    )
+    for place, source in zip(by_style, by_content):
+        assert marks[place] == source
+
+
+def test_codes_stay_on_their_device_and_in_their_number_format():
+    device = mx.cpu(1)
+    code = mx.nd.array(np.random.RandomState(0).uniform(0, 9, SHAPE), ctx=device)
+    shares = mx.nd.array([[0.2] * 5], ctx=device, dtype="float64")
+    for found in (
+        codes.isolate(code, [1, 2]),
+        codes.reallocate(code, shares),
+        codes.rank_match(code, code),
+        codes.energy(code),
+        codes.gram(code),
+    ):
+        assert found.context == device
+        assert found.dtype == np.float32
+    assert codes.energy(code.astype("float64")).dtype == np.float64

@@ -1,5 +1,6 @@
 """The descent: schedule, per-picture stops, freezing, batches, callbacks, Ctrl-C."""
 
+import dataclasses
 import json
 from dataclasses import replace
 
@@ -375,6 +376,108 @@ def test_a_picture_that_becomes_the_mean_colour_has_a_finite_change():
     (found,) = scripted([GOOD[0]], [[0, 0, 0, 0, 100]])
     assert not found.image.any()
     assert found.stopped == "steps" and np.isfinite(found.change) and found.change > 1e30
+
+
+class Bar:
+    """Records what tqdm is told."""
+
+    def __init__(self, **options):
+        self.options, self.total, self.told = options, options["total"], []
+
+    def __enter__(self):
+        bars.append(self)
+        return self
+
+    def __exit__(self, *_):
+        self.closed = True
+
+    def set_postfix(self, **texts):
+        self.texts = texts
+
+    def update(self):
+        self.told.append((self.total, self.texts["loss"], self.texts["change"]))
+        assert self.texts["refresh"] is False
+
+
+bars = []
+
+
+@pytest.mark.parametrize(("progress", "hidden"), [(None, None), (True, False), (False, True)])
+def test_the_progress_bar(progress, hidden, monkeypatch):
+    from fmi.device.mxnet import mx
+
+    monkeypatch.setattr(descent, "tqdm", Bar)
+    network = Script([GOOD[0], [1, 1, 1, 1, 1]], [GOOD[1], [1, 1, 1, 1, 1]])
+    chosen = replace(PLAIN, stop=0.03, decay=0.5, decay_every=3, steps=5, learning_rate=10.0)
+    first = mx.nd.ones((1, 3, 2, 2)) * 1000
+    descent.minimise(network, Rows([0, 1]), first, chosen, progress=progress, label="name")
+    bar = bars.pop()
+    options = {"total": 5, "desc": "name", "unit": "step", "disable": hidden, "leave": False}
+    assert bar.options == options and bar.closed
+    # Both pictures stop at once, as 10 / 990 < 0.03.
+    assert bar.told == [(5, "10", "0.01")]
+
+
+@pytest.mark.parametrize(
+    ("change", "stop", "decay", "step", "total"),
+    [
+        (0.08, 0.01, 0.5, 4, 4 + 3 * 10),  # three halvings of ten steps each
+        (0.09, 0.01, 0.5, 4, 4 + 32),
+        (0.08, 0.01, 0.5, 80, 100),  # not more than the maximum
+        (0.01, 0.01, 0.5, 4, 100),
+        (0.08, 0.0, 0.5, 4, 100),
+        (0.08, 0.01, 1.0, 4, 100),
+    ],
+)
+def test_the_estimate_of_the_last_step(change, stop, decay, step, total):
+    bar = Bar(total=100)
+    chosen = replace(CODE, steps=100, stop=stop, decay=decay, decay_every=10)
+    descent._show(bar, chosen, step, np.array([2.0, 1.5]), np.array([change, change / 2]))
+    assert bar.told == [(total, "3.5", f"{change:.2g}")]
+
+
+def test_seconds_are_counted_from_the_start_of_the_batch(monkeypatch):
+    clock = iter(range(100, 200))
+    monkeypatch.setattr(descent.time, "perf_counter", lambda: float(next(clock)))
+    gradients = [[8, 0, 1, 1, 1], [8, INF, 1, 1, 1], [8, 1, 1, 1, 1]]
+    found = scripted([GOOD[0]] * 3, gradients, replace(PLAIN, stop=1e-6, steps=3))
+    assert [d.stopped for d in found] == ["change", "diverged", "steps"]
+    assert [d.seconds for d in found] == [2, 1, 3]
+
+
+def test_a_state_shows_its_pictures_in_rgb_and_cannot_be_changed():
+    states = []
+    mean = (1.0, 20.0, 300.0)
+    scripted([GOOD[0]] * 2, [GOOD[1], [3, 3, 3, 3, 3]], mean=mean, callback=states.append)
+    first, second = states[0].arrays
+    assert first.shape == (2, 2, 3) and first.dtype == np.float32
+    assert first[1, 1].tolist() == [100, 119, 399]
+    assert second[0, 0].tolist() == [98, 117, 397]
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        states[0].step = 7
+
+
+def test_interrupted_pictures_are_as_after_the_last_step(caplog):
+    def interrupt(state):
+        if state.step == 3:
+            raise KeyboardInterrupt
+
+    found = scripted([GOOD[0], [1, 2, 3, 4, 5]], [GOOD[1], [0, 2, 2, 2, 2]], callback=interrupt)
+    assert [d.stopped for d in found] == ["interrupted"] * 2
+    assert [d.image[0, 0, 0] for d in found] == [94, 96]
+    assert [d.loss for d in found] == [[9, 8, 7], [1, 2, 3]]
+    assert [d.change for d in found] == pytest.approx([3 / 94, 2 / 96])
+    assert all(d.seconds > 0 for d in found)
+    (record,) = caplog.records
+    assert record.levelname == "WARNING" and "step 3" in record.getMessage()
+
+
+def test_warnings_name_the_picture_and_the_settings(caplog):
+    broken = ([9, NAN, 7, 6, 5], GOOD[1])
+    scripted(*zip(GOOD, broken, broken), replace(PLAIN, clip=7e29))
+    first, second = (record.getMessage() for record in caplog.records)
+    assert "picture 2 of 3 " in first and "picture 3 of 3 " in second
+    assert "learning_rate (1)" in first and "clip (7e+29)" in first
 
 
 def test_gatys_with_a_learning_rate_that_is_too_large(picture, style, small_weights, caplog):

@@ -1,11 +1,14 @@
 """Losses against NumPy, their gradients against finite differences, and their algebra."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from fmi import losses
 from fmi.device.mxnet import mx
 from fmi.networks.base import loss_scaling
+from fmi.settings import Transfer, Weighting
 
 SHAPE = (2, 3, 4, 5)
 
@@ -137,6 +140,78 @@ def test_a_factor_is_finite(factor):
     loss, _ = make("code")
     with pytest.raises(ValueError, match=str(factor)):
         loss * factor
+
+
+CONTENT = {"a": (1, 2, 6, 5), "b": (1, 3, 3, 4), "c": (1, 4, 2, 2)}
+STYLE = {"a": (1, 2, 7, 8), "b": (1, 3, 5, 3), "c": (1, 4, 3, 1)}
+SCHEME = Transfer(
+    content_layer="b",
+    style_layers=("a", "b"),
+    alpha=3.0,
+    beta=0.2,
+    content=Weighting(0.7, channels=1, positions=2),
+    style=Weighting(1.1, channels=2, positions=1),
+    weight_decay=0.0,
+)
+
+
+@pytest.mark.parametrize("name", ["purposeful", "gatys"])
+def test_style_transfer_is_its_formula(name):
+    """For a style picture of another size; a layer that is in no scheme is not needed."""
+    random = np.random.RandomState(0)
+    content, found, style = (
+        {layer: random.uniform(-2, 2, shape).astype(np.float32) for layer, shape in shapes.items()}
+        for shapes in (CONTENT, CONTENT, STYLE)
+    )
+    loss = getattr(losses, name)(
+        {layer: mx.nd.array(code) for layer, code in content.items()},
+        {layer: mx.nd.array(code) for layer, code in style.items()},
+        SCHEME,
+    )
+    kept = ((found["b"] - content["b"]) ** 2).sum()
+    expected = 3.0 * 0.7 / (3 * 12**2) * kept
+    statistic = STATISTICS["energy" if name == "purposeful" else "gram"]
+    for layer, channels, positions, other in (("a", 2, 30, 56), ("b", 3, 12, 15)):
+        wanted = statistic(style[layer]) * positions / other  # as much a position
+        difference = statistic(found[layer]) - wanted
+        expected += 0.2 * 1.1 / (channels**2 * positions) * (difference**2).sum()
+    codes = {layer: mx.nd.array(found[layer]) for layer in ("a", "b")}
+    np.testing.assert_allclose(loss(codes).asnumpy(), [expected], rtol=1e-5)
+    assert [term.layer for term in loss.terms] == ["b", "a", "b"]
+
+
+def test_all_codes_is_the_sum_over_layers():
+    random = np.random.RandomState(0)
+    found, targets = (
+        {layer: random.uniform(-2, 2, shape).astype(np.float32) for layer, shape in CONTENT.items()}
+        for _ in range(2)
+    )
+    loss = losses.all_codes({n: mx.nd.array(t) for n, t in targets.items()}, 0.3)
+    expected = 0.3 * sum(((found[n] - targets[n]) ** 2).sum() for n in CONTENT)
+    value = loss({layer: mx.nd.array(code) for layer, code in found.items()})
+    np.testing.assert_allclose(value.asnumpy(), [expected], rtol=1e-5)
+    assert [term.layer for term in loss.terms] == list(CONTENT)
+
+
+def test_pictures_of_a_batch_are_taken_in_the_given_order():
+    targets = np.arange(5 * 2 * 3).reshape(5, 2, 3, 1).astype(np.float32)
+    device = mx.cpu(1)
+    first = losses.code("a", mx.nd.array(targets, ctx=device), 1.0)
+    second = losses.energy("b", mx.nd.array(targets.sum(axis=(2, 3)), ctx=device), 2.0)
+    taken = (first + second).take([3, 0, 4])
+    assert taken.pictures == 3
+    np.testing.assert_array_equal(taken.terms[0].target.asnumpy(), targets[[3, 0, 4]])
+    np.testing.assert_array_equal(
+        taken.terms[1].target.asnumpy(), targets.sum(axis=(2, 3))[[3, 0, 4]]
+    )
+    assert [(t.layer, t.weight, t.target.context) for t in taken.terms] == [
+        ("a", 1.0, device),
+        ("b", 2.0, device),
+    ]
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        taken.terms = ()
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        taken.terms[0].weight = 3.0
 
 
 @pytest.mark.parametrize("broken", ["loss", "gradient"])
