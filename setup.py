@@ -33,7 +33,10 @@ setup(
     license="Apache-2.0",
     packages=[*find_packages(include=["fmi", "fmi.*"]), "fmi.models"],
     package_dir={"fmi.models": "models"},
-    package_data={"fmi": ["py.typed"], "fmi.models": ["*.yaml", "embedded.npz", "EMBEDDED.md"]},
+    package_data={
+        "fmi": ["py.typed", "runs/*.yaml"],
+        "fmi.models": ["*.yaml", "embedded.npz", "EMBEDDED.md"],
+    },
     python_requires=">=3.8,<3.13",
     install_requires=[
         # The lowest versions are tested together: make test-lowest.

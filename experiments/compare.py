@@ -15,9 +15,8 @@ from pathlib import Path
 from typing import Dict, Tuple
 
 import numpy as np
-from PIL import Image
 
-from fmi import evidence
+from fmi import evidence, pictures
 from fmi.errors import FmiError, InputError
 from fmi.networks import catalogue
 from fmi.networks.base import Network
@@ -32,11 +31,7 @@ Panels = Dict[Tuple[str, int], np.ndarray]
 
 def published(path: Path) -> Panels:
     """The 25 panels of the published Fig. 3 by layer and filter, each (187, 250, 3) uint8."""
-    try:
-        with Image.open(path) as image:
-            sheet = np.asarray(image.convert("RGB"))
-    except OSError as error:
-        raise InputError(f"the published figure {path} cannot be read: {error}") from None
+    sheet = pictures.read(path).pixels
     if sheet.shape[:2] != SIZE[::-1]:
         raise InputError(f"{path} is not the published Fig. 3: it should have {SIZE} pixels")
     width, height = evidence.SIZE
@@ -54,8 +49,7 @@ def ours(folder: Path) -> Panels:
         for index in range(len(LEFT)):
             file = folder / f"{layer}_filter{index}.png"
             if file.is_file():
-                with Image.open(file) as image:
-                    panels[layer, index] = np.asarray(image.convert("RGB"))
+                panels[layer, index] = pictures.read(file).pixels
     if not panels:
         raise InputError(f"no panels such as relu1_2_filter0.png in {folder}")
     return panels

@@ -30,7 +30,7 @@ from fmi.errors import FmiError, InputError, SetupError
 MEAN = (123.68, 116.779, 103.939)  # RGB; the 2016 code's
 CODE = presets.CODE
 SEED = 0
-FOREVER = 10**9  # steps; the parent ends the descent
+FOREVER = 1_000_000  # steps
 TORCH = "pip install -e '.[bench]' --extra-index-url https://download.pytorch.org/whl/cpu"
 
 Step = Callable[[], object]

@@ -79,6 +79,9 @@ def main(arguments: Sequence[str]) -> int:
     except FmiError as error:
         sys.stderr.write(f"demo: {error}\n")
         return 2
+    except KeyboardInterrupt:
+        sys.stderr.write("demo: interrupted\n")
+        return 130
     for figure in OVERRIDES[weights]:
         results = f"RESULTS=results/demo/{figure}"
         words = overrides(weights, figure)

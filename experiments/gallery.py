@@ -19,7 +19,7 @@ from PIL import Image
 
 from experiments import demo, presets
 from fmi import files
-from fmi.errors import FmiError
+from fmi.errors import FmiError, unknown
 from fmi.runs import figures
 from fmi.runs.experiment import Experiment, read
 
@@ -60,6 +60,8 @@ SHEETS = {
 
 def draw(name: str) -> Path:
     """Draw one of :data:`SHEETS` and return its JPEG."""
+    if name not in SHEETS:
+        raise unknown("sheet", name, SHEETS)
     sheet = SHEETS[name]
     results = f"RESULTS=results/gallery/{name}"
     experiment = HERE / f"{sheet.experiment}.yaml"
@@ -75,7 +77,10 @@ def draw(name: str) -> Path:
 
 
 def main() -> int:
-    """Draw the sheets that are named, or all; the exit status is 2 if one cannot be drawn."""
+    """Draw the sheets that are named, or all.
+
+    The exit status is 2 if one cannot be drawn, 130 after Ctrl-C.
+    """
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(SHEETS))
     names = parser.parse_args().names or list(SHEETS)
@@ -84,9 +89,12 @@ def main() -> int:
     for name in names:
         try:
             sys.stdout.write(f"{draw(name)}\n")
-        except (FmiError, KeyError) as error:
+        except FmiError as error:
             sys.stderr.write(f"{name}: {error}\n")
             status = 2
+        except KeyboardInterrupt:
+            sys.stderr.write(f"{name}: interrupted; finished panels are kept\n")
+            return 130
     return status
 
 

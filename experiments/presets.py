@@ -18,20 +18,25 @@ from typing import Any, Dict, List, Sequence
 import numpy as np
 from tqdm.auto import tqdm
 
+from experiments.outcome import finished
 from fmi import files, invert, sheets
 from fmi.errors import FmiError
-from fmi.runs.experiment import Experiment, find, read
+from fmi.pictures import Picture
+from fmi.runs.experiment import Experiment, Fig3, read
+from fmi.runs.figures import Run
 
 NAMES = ("code", "fast")
 Pair = Dict[str, invert.Inversion]
 
 
-def pair(run: Experiment, picture: Path, layer: str, index: int) -> Pair:
-    """One filter's inversion with each preset."""
-    options = {k: v for k, v in run.options().items() if k != "settings"}
+def pair(run: Run, picture: Picture, layer: str, index: int) -> Pair:
+    """One filter's inversion with each preset, computed now so that the times can be compared."""
+    options = {**run.options, "store": None, "seed": run.experiment.seed}
     found = {}
     for name in NAMES:
-        (found[name],) = invert.feature_map(picture, layer, index, settings=name, **options)
+        (found[name],) = finished(
+            invert.feature_map(picture, layer, index, **{**options, "settings": name})
+        )
     return found
 
 
@@ -51,37 +56,41 @@ def shares(found: Pair) -> Dict[str, Any]:
     }
 
 
-def compare(run: Experiment) -> Path:
+def compare(experiment: Experiment) -> Path:
     """Invert all, print a line for each, write the table and the sheet, and return the sheet."""
-    picture = find(run, "pictures")[0]
-    places = [(layer, index) for layer in run["layers"] for index in run["filters"]]
+    assert isinstance(experiment, Fig3)
+    run = Run(experiment)
+    picture = run.named(experiment.pictures)[0].picture
+    layers, filters = [name for name, _ in run.layers(experiment.layers)], experiment.filters
+    places = [(layer, index) for layer in layers for index in filters]
     pairs: Dict[str, Pair] = {}
     table: List[Dict[str, Any]] = []
-    for layer, index in tqdm(places, "presets", unit="filter", disable=None):
-        found = pair(run, picture, layer, index)
-        pairs[f"{layer} {index}"] = found
-        table.append({"layer": layer, "filter": index, **shares(found)})
-        tqdm.write(
-            "{layer} filter {filter}: loss {loss:.4f}, time {seconds:.2f}".format(**table[-1])
-        )
+    with tqdm(places, "presets", unit="filter", disable=None) as bar:
+        for layer, index in bar:
+            found = pair(run, picture, layer, index)
+            pairs[f"{layer} {index}"] = found
+            table.append({"layer": layer, "filter": index, **shares(found)})
+            tqdm.write(
+                "{layer} filter {filter}: loss {loss:.4f}, time {seconds:.2f}".format(**table[-1])
+            )
     good = sum(entry["loss"] <= 1 and entry["seconds"] <= 0.5 for entry in table)
     middle = np.median([entry["seconds"] for entry in table])
     tqdm.write(f"the same loss in half the time: {good} of {len(table)}; median time {middle:.2f}")
     stem = run.results / "presets"
     text = json.dumps(table, indent=1) + "\n"
     files.write_whole(stem.with_suffix(".json"), lambda beside: beside.write_text(text))
-    rows = [(layer, name) for layer in run["layers"] for name in NAMES]
+    rows = [(layer, name) for layer in layers for name in NAMES]
     panels = [
-        [np.asarray(pairs[f"{layer} {index}"][name].image) for index in run["filters"]]
+        [np.asarray(pairs[f"{layer} {index}"][name].image) for index in filters]
         for layer, name in rows
     ]
     titles = [f"{layer} {name}" for layer, name in rows]
-    block = sheets.Block(panels, titles, [str(index) for index in run["filters"]])
+    block = sheets.Block(panels, titles, [str(index) for index in filters])
     return sheets.save(sheets.sheet([block]), stem)[0]
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Exit status 2 for a mistake in the input."""
+    """Exit status 2 for a mistake in the input, 130 after Ctrl-C, when nothing is written."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     fig3 = Path(__file__).parent / "fig3.yaml"
     try:
@@ -90,6 +99,9 @@ def main(arguments: Sequence[str]) -> int:
     except FmiError as error:
         sys.stderr.write(f"presets: {error}\n")
         return 2
+    except KeyboardInterrupt:
+        sys.stderr.write("presets: interrupted; nothing has been written\n")
+        return 130
     return 0
 
 

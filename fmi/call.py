@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import (
@@ -23,7 +24,7 @@ from typing import (
 
 import numpy as np
 
-from fmi import codes, descent, files, pictures
+from fmi import checks, codes, descent, files, pictures
 from fmi import settings as presets
 from fmi.device.mxnet import (
     Context,
@@ -37,11 +38,11 @@ from fmi.device.mxnet import (
     out_of_memory,
     release_memory,
 )
-from fmi.errors import InputError, unknown
-from fmi.inversion import Inversion, versions
+from fmi.errors import InputError, shown, unknown
+from fmi.inversion import Inversion, Keep, Keeper, Place, versions
 from fmi.losses import Loss
 from fmi.networks import catalogue
-from fmi.networks.base import Input, Network, split_filters
+from fmi.networks.base import Input, Network, Truncated, split_filters
 from fmi.networks.weights import Weights
 from fmi.pictures import Source
 from fmi.settings import Settings, Transfer
@@ -53,6 +54,7 @@ __all__ = [
     "Layers",
     "Options",
     "in_one_line",
+    "layers_of",
     "number_format",
     "places_of",
     "replaced_layers",
@@ -102,6 +104,9 @@ class Options:
     callback
         Function called after each step with the :class:`fmi.descent.State`. A batch that does not
         fit into the memory of the device is restarted in smaller batches.
+    store
+        A :class:`fmi.runs.store.Store`. Results that it holds are not computed again, and new ones
+        are added to it.
     """
 
     network: Any = None
@@ -114,6 +119,7 @@ class Options:
     precision: str = "float32"
     progress: Optional[bool] = None
     callback: Optional[descent.Callback] = None
+    store: Optional[Keeper] = None
 
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -157,26 +163,45 @@ def places_of(
     Raises
     ------
     InputError
-        If no layer is given, or if layers or filters are given twice.
+        If no layer is given, if layers or filters are given twice, or if they have other types.
     """
     both = [given for given in (layer, layers) if given is not None]
     if len(both) == 2:
         raise InputError("layer and layers= are both given; use only one of them")
-    texts = [both[0]] if both and isinstance(both[0], str) else [n for x in both for n in x]
-    if not texts:
+    if not both or (not isinstance(both[0], str) and both[0] in ((), [])):
         raise InputError("no layer is given; name at least one, such as 'relu3_2'")
-    parts = [split_filters(text) if isinstance(text, str) else (text, ()) for text in texts]
+    texts = (both[0],) if isinstance(both[0], str) else both[0]
+    parts = [split_filters(text) for text in checks.checked("layer", texts, checks.Layers)]
     named = {chosen for _, chosen in parts if chosen}
     if len(named) + (filters is not None) > 1:
         raise InputError("filters are given twice; give them once, for all layers")
     if filters is None:
         return [name for name, _ in parts], list(named.pop()) if named else []
-    chosen = [filters] if isinstance(filters, (int, np.integer)) else list(filters)
-    return [name for name, _ in parts], [int(index) for index in chosen]
+    return [name for name, _ in parts], list(checks.checked("filters", filters, checks.Filters))
+
+
+def layers_of(layer: Optional[Layers], layers: Optional[Layers] = None) -> List[str]:
+    """Return the names of the layers, as :func:`places_of` does, for functions without filters.
+
+    Raises
+    ------
+    InputError
+        As for :func:`places_of`, and if a filter is given with a layer.
+    """
+    names, filters = places_of(layer, layers)
+    if filters:
+        raise InputError(
+            f"{shown(layer if layers is None else layers)} names filters, but whole layers are"
+            " needed here; omit the colon and what follows it"
+        )
+    return names
 
 
 class Call:
-    """One call: its settings, network, device and pictures, and the record of all of them.
+    """One call: its settings, network, device and pictures, checked but not yet computed.
+
+    The network is loaded and the pictures are read when the call is made; everything else is
+    computed when it is first needed.
 
     Parameters
     ----------
@@ -187,30 +212,44 @@ class Call:
     options
         Fields of :class:`Options`, :class:`fmi.settings.Settings` and, for style transfer,
         :class:`fmi.settings.Transfer`.
+    sources
+        The pictures: ``"content"``, whose size the results have, and for some functions
+        ``"style"``.
+
+    Attributes
+    ----------
+    record
+        Everything that shapes the results, as plain data, except for their :class:`Place`.
 
     Raises
     ------
     InputError
-        If a keyword is unknown, a value is not valid, the network cannot be used, or the network
-        lacks a layer.
+        If a keyword is unknown, a value is not valid, the network or a picture cannot be used, the
+        network lacks a layer, a picture is too small for a layer, or the device has too little
+        memory.
     """
 
-    def __init__(self, function: str, layers: Sequence[str], options: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        function: str,
+        layers: Sequence[str],
+        options: Mapping[str, Any],
+        sources: Mapping[str, Source],
+    ) -> None:
         section = function if function in TRANSFERS else None
         common = presets.field_names(Options)
         self._check_keywords(options, common, section)
         self.options = Options(**{k: v for k, v in options.items() if k in common})
-        seed = self.options.seed
-        if not isinstance(seed, (int, np.integer)) or not 0 <= seed < 2**32:
-            raise InputError(f"seed={seed!r} must be an integer from 0 to 2**32 - 1")
+        seed = checks.checked("seed", self.options.seed, checks.Seed)
         overrides = {k: v for k, v in options.items() if k not in common and v is not None}
         given = self.options.settings
         # weights="auto" must find a network that has the layers named in the settings.
-        early = presets.override(presets.preset(given or presets.DEFAULT), overrides, section)
+        early = presets.preset(presets.DEFAULT if given is None else given)
+        early = presets.override(early, overrides, section)
         wanted = getattr(early, section).layers if section else layers
         self.network = self._load(wanted)
         self.settings = presets.override(
-            presets.preset(given or self.network.settings), overrides, section
+            presets.preset(self.network.settings if given is None else given), overrides, section
         )
         self._check_settings(overrides)
         if given is None and self.settings.preset != presets.DEFAULT:
@@ -219,26 +258,27 @@ class Call:
             self.settings = replaced_layers(self.settings, section, self.network, overrides)
             self.scheme: Transfer = getattr(self.settings, section)
             layers = self.scheme.layers
-        layers = [self.network.layer(name).name for name in layers]
+        self.layers = tuple(dict.fromkeys(self.network.layer(name).name for name in layers))
         self.ctx = context(self.options.ctx)
         self.precision = number_format(self.options.precision, self.network, self.ctx)
-        self.truncated = self.network.truncated(
-            layers, self.settings.pool, self.ctx, self.precision
-        )
-        self.size = (0, 0)
-        self._content: Optional[np.ndarray] = None
+        self._pictures = {role: pictures.read(source) for role, source in sources.items()}
+        self.size = pictures.fitted(self._pictures["content"].pixels, self.settings.long_edge)
+        for role, picture in self._pictures.items():
+            self.network.check_size(self.layers, *self._size(role), picture.name)
+        self._check_memory()
         self.record: Dict[str, Any] = {
             "function": function,
-            "layers": list(layers),
+            "layers": list(self.layers),
             "settings": presets.as_dict(self.settings, section),
-            "seed": int(seed),
+            "seed": seed,
             "precision": self.precision,
             "device": str(self.ctx),
             "device_name": device_name(self.ctx),
             "network": self.network.describe(),
-            "pictures": {},
+            "pictures": {role: picture.describe() for role, picture in self._pictures.items()},
             "versions": versions(),
         }
+        self._init = self._read_init()
 
     @staticmethod
     def _check_keywords(
@@ -250,6 +290,12 @@ class Call:
         for name in options:
             if name not in known:
                 raise unknown("keyword", name, known)
+        callback, store = options.get("callback"), options.get("store")
+        if callback is not None and not callable(callback):
+            raise InputError(f"callback={shown(callback)} must be a function of one argument")
+        if store is not None and not hasattr(store, "obtain"):
+            raise InputError(f"store={shown(store)} must be a fmi.runs.store.Store")
+        checks.checked("progress", options.get("progress"), Optional[bool])
 
     def _load(self, layers: Sequence[str]) -> Network:
         o = self.options
@@ -262,32 +308,81 @@ class Call:
                 " has its own pooling; omit pool"
             )
 
-    def codes(self, image: NDArray) -> Dict[str, NDArray]:
-        """Return the codes of all layers of this call for (B, 3, H, W) pictures."""
-        return self.truncated(image)
+    def _size(self, role: str, long_edge: Optional[int] = None) -> Tuple[int, int]:
+        """Return height and width of a picture after resizing."""
+        own = role == "style" and self.settings.style_size == "own"
+        pixels = self._pictures["style" if own else "content"].pixels
+        return pictures.fitted(pixels, long_edge or self.settings.long_edge)
 
-    def content(self, source: Source) -> NDArray:
-        """Return the content picture as (1, 3, H, W) on the device; results have its size."""
-        picture = pictures.read(source)
-        self.size = pictures.fitted(picture.pixels, self.settings.long_edge)
-        self._content = self._prepare("content", picture, self.size, self.settings.content_scale)
-        return self.to_device(self._content)
+    # --- memory ---
 
-    def style(self, source: Source) -> NDArray:
-        """Return the style picture as (1, 3, H, W) on the device."""
-        picture = pictures.read(source)
-        own = self.settings.style_size == "own"
-        size = pictures.fitted(picture.pixels, self.settings.long_edge) if own else self.size
-        return self.to_device(self._prepare("style", picture, size, self.settings.style_scale))
+    def _need(self, long_edge: int) -> int:
+        """Estimate the bytes that one picture needs: the network, the target, the difference."""
+        size = self._size("content", long_edge)
+        targets = sum(
+            4 * self.network.layer(name).channels * rows * columns
+            for name, (rows, columns) in self.network.sizes(*size).items()
+            if name in self.layers
+        )
+        return self.network.picture_bytes(self.layers, *size) + 2 * targets
 
-    def _prepare(
-        self, role: str, picture: pictures.Picture, size: Tuple[int, int], scale: float
-    ) -> np.ndarray:
-        self.network.check_size(self.truncated.layers, *size, picture.name)
-        self.record["pictures"][role] = picture.describe()
+    def _check_memory(self) -> None:
+        free, edge = free_memory(self.ctx), self.settings.long_edge
+        if self._need(edge) <= free:
+            return
+        fits, high = self._smallest_edge(), edge
+        remedy = "not even the smallest picture fits; choose a shallower layer"
+        while self._need(fits) <= free:  # bisection, which ends below
+            middle = (fits + high) // 2
+            if middle == fits:
+                remedy = f"the largest long_edge that fits is {fits}"
+                break
+            fits, high = (middle, high) if self._need(middle) <= free else (fits, middle)
+        raise InputError(
+            f"a picture of {self.size[1]} x {self.size[0]} pixels needs about"
+            f" {self._need(edge) / 1e9:.1f} GB, but {self.ctx} has {free / 1e9:.1f} GB free:"
+            f" {remedy}"
+        )
+
+    def _smallest_edge(self) -> int:
+        """Return the smallest long edge with which no layer is empty."""
+        side = max(self.network.smallest_side(name) for name in self.layers)
+        height, width = self._pictures["content"].pixels.shape[:2]
+        return math.ceil(side * max(height, width) / min(height, width))
+
+    def _batch(self) -> int:
+        """Return how many pictures can be inverted at once."""
+        share = int(BATCH_SHARE * free_memory(self.ctx))
+        return self.settings.batch or max(1, share // self._need(self.settings.long_edge))
+
+    # --- pictures and codes ---
+
+    @functools.cached_property
+    def truncated(self) -> Truncated:
+        """The network that computes the codes."""
+        return self.network.truncated(self.layers, self.settings.pool, self.ctx, self.precision)
+
+    @functools.cached_property
+    def content(self) -> Dict[str, NDArray]:
+        """The codes of the content picture, (1, C, M, N) for each layer."""
+        return self.truncated(self.to_device(self._prepared("content")))
+
+    @functools.cached_property
+    def style(self) -> Dict[str, NDArray]:
+        """The codes of the style picture, (1, C, M, N) for each layer."""
+        return self.truncated(self.to_device(self._prepared("style")))
+
+    def _prepared(self, role: str) -> np.ndarray:
+        """Return a picture as input of the network, (1, 3, H, W)."""
         s = self.settings
+        scale = s.content_scale if role == "content" else s.style_scale
         return pictures.to_network(
-            picture.pixels, size, scale, self.network.mean, s.resize_mode, s.anti_aliasing
+            self._pictures[role].pixels,
+            self._size(role),
+            scale,
+            self.network.mean,
+            s.resize_mode,
+            s.anti_aliasing,
         )
 
     def to_device(self, array: np.ndarray, dtype: str = "float32") -> NDArray:
@@ -296,46 +391,119 @@ class Call:
 
     def again(self, found: Inversion) -> Dict[str, NDArray]:
         """Return the codes of the picture of an inversion."""
-        return self.codes(self.to_device(pictures.from_rgb(found.array, self.network.mean)))
+        return self.truncated(self.to_device(pictures.from_rgb(found.array, self.network.mean)))
 
     def check_filters(self, filters: Sequence[int]) -> None:
         """Check that all layers have the given filters."""
-        for name in self.truncated.layers:
+        for name in self.layers:
             self.network.check_filters(filters, name)
 
-    def note_silent(self, layer: str, values: NDArray) -> None:
-        """Log and record the feature maps to which Eq. 3 cannot assign energy."""
-        quiet = codes.silent(values)
-        if quiet:
-            log.warning("%s: %d feature maps have sum 0 and stay 0: %s", layer, len(quiet), quiet)
-        if self.network.layer(layer).negative:
-            log.warning("%s can be negative, but Eq. 3 assumes values that are not negative", layer)
-        self.record.setdefault("silent_feature_maps", {})[layer] = quiet
+    def silent(self) -> Dict[str, List[int]]:
+        """Return, and log, the feature maps to which Eq. 3 cannot assign energy."""
+        found = {name: codes.silent(values) for name, values in self.content.items()}
+        for name, quiet in found.items():
+            if quiet:
+                text = "%s: %d feature maps have no positive sum and stay 0: %s"
+                log.warning(text, name, len(quiet), quiet)
+            if self.network.layer(name).negative:
+                text = "%s can be negative, but Eq. 3 assumes values that are not negative"
+                log.warning(text, name)
+        return found
 
-    def invert(self, loss: Loss, labels: Sequence[Mapping[str, Any]]) -> List[Inversion]:
-        """Minimise the loss in batches that fit into memory; return an Inversion for each label."""
+    def _read_init(self) -> Optional[np.ndarray]:
+        """Check `init` and add it to the record; return it as (H, W, 3) if it is a picture."""
+        init = self.options.init
+        if init is None or (isinstance(init, str) and init == "noise"):
+            return None
+        if isinstance(init, str) and init == "content":
+            self.record["init"] = "content"
+            return None
+        values = pictures.first_picture(init, self.size)
+        self.record["init"] = files.array_digest(values)
+        return values
+
+    def _first(self) -> np.ndarray:
+        """Return the initial picture (1, 3, H, W) with the mean subtracted."""
+        if self._init is not None:
+            return pictures.from_rgb(self._init, self.network.mean)
+        if "init" in self.record:
+            return self._prepared("content")
+        return descent.start((1, 3, *self.size), self.settings.start, self.record["seed"])
+
+    # --- inversion ---
+
+    def describe(self, place: Place) -> Dict[str, Any]:
+        """Return the record of one picture, without its outcome."""
+        return {**self.record, **place.describe()}
+
+    def invert(
+        self,
+        places: Sequence[Place],
+        loss: Callable[[Sequence[Place]], Loss],
+        notes: Callable[[], Mapping[str, Any]] = dict,
+    ) -> List[Inversion]:
+        """Return an inversion for each place, from the store or by minimising the loss in batches.
+
+        Parameters
+        ----------
+        places
+            The pictures of the call, or some of them.
+        loss
+            Function that returns the loss of some places. It is called for each batch, so that
+            only the targets of one batch are in memory.
+        notes
+            Function that returns entries to be added to the records of computed inversions.
+        """
+
+        def compute(wanted: Sequence[int], keep: Keep) -> List[Inversion]:
+            return self._compute(places, wanted, loss, notes(), keep)
+
+        if self.options.store is None:
+            return compute(range(len(places)), lambda _index, _inversion: None)
+        return self.options.store.obtain([self.describe(place) for place in places], compute)
+
+    def _compute(
+        self,
+        places: Sequence[Place],
+        wanted: Sequence[int],
+        loss: Callable[[Sequence[Place]], Loss],
+        notes: Mapping[str, Any],
+        keep: Keep,
+    ) -> List[Inversion]:
+        """Minimise the loss of the places with the indices `wanted`."""
         found: List[Inversion] = []
-        at_once = self.settings.batch or self._batch()
-        while len(found) < len(labels):
-            group = range(len(found), min(len(found) + at_once, len(labels)))
-            descents = self._descend(loss, labels, group)
-            if descents is None:
+        at_once = self._batch()
+        while len(found) < len(wanted):
+            group = wanted[len(found) : len(found) + at_once]
+
+            def inversion(index: int, done: descent.Descent) -> Inversion:
+                return self._inversion(done, {**self.describe(places[index]), **notes})
+
+            def finished(row: int, done: descent.Descent, group: Sequence[int] = group) -> None:
+                keep(group[row], inversion(group[row], done))
+
+            done = self._descend(
+                loss([places[i] for i in group]), [places[i] for i in group], finished
+            )
+            if done is None:
                 at_once = len(group) // 2
                 text = "%s is out of memory with a batch of %d pictures; continuing with %d"
                 log.warning(text, self.ctx, len(group), at_once)
                 continue
-            found += [self._inversion(d, labels[i]) for i, d in zip(group, descents)]
-            if found[-1].stopped == "interrupted":
+            found += [inversion(index, one) for index, one in zip(group, done)]
+            if any(one.stopped == "interrupted" for one in done):
                 break
         return found
 
     def _descend(
-        self, loss: Loss, labels: Sequence[Mapping[str, Any]], group: Sequence[int]
+        self,
+        loss: Loss,
+        places: Sequence[Place],
+        finished: Callable[[int, descent.Descent], None],
     ) -> Optional[List[descent.Descent]]:
         """Minimise a batch; return ``None`` if it does not fit into memory but can be split."""
-        loss = loss if len(group) == len(labels) else loss.take(group)
         try:
-            return descent.minimise(
+            done = descent.minimise(
                 self.truncated,
                 loss,
                 self.to_device(self._first()),
@@ -343,47 +511,36 @@ class Call:
                 self.network.mean,
                 self.options.callback,
                 self.options.progress,
-                self._label(labels, group),
+                self._label(places),
+                finished,
             )
         except mx.MXNetError as error:
-            if len(group) == 1 or not out_of_memory(error):
+            if len(places) == 1 or not out_of_memory(error):
                 raise
+        else:
+            if any(one.stopped == "diverged" and not one.loss for one in done):
+                raise InputError(
+                    "the loss of the initial picture is not a finite number: reduce code_weight,"
+                    " alpha, beta, or the values of init"
+                )
+            return done
         finally:
             self.truncated.free()
         release_memory(self.ctx)  # not earlier, because the error keeps the batch alive
         return None
 
-    def _batch(self) -> int:
-        need = self.network.picture_bytes(self.truncated.layers, *self.size)
-        return max(1, int(BATCH_SHARE * free_memory(self.ctx)) // need)
+    def _label(self, places: Sequence[Place]) -> str:
+        where = "" if len(self.layers) > 2 else " ".join(self.layers)
+        which = ",".join(filter(None, map(str, places)))
+        return " ".join(part for part in (self.record["function"], where, which) if part)
 
-    def _label(self, labels: Sequence[Mapping[str, Any]], group: Sequence[int]) -> str:
-        names = {"filter", "draw"}
-        each = [str(v) for i in group for k, v in labels[i].items() if k in names]
-        layers = self.truncated.layers
-        where = "" if len(layers) > 2 else " ".join(layers)
-        return " ".join(part for part in (self.record["function"], where, ",".join(each)) if part)
-
-    def _first(self) -> np.ndarray:
-        """Return the initial picture (1, 3, H, W) with the mean subtracted."""
-        init = self.options.init
-        if init is None or (isinstance(init, str) and init == "noise"):
-            return descent.start((1, 3, *self.size), self.settings.start, self.options.seed)
-        if isinstance(init, str) and init == "content":
-            assert self._content is not None
-            self.record["init"] = "content"
-            return self._content
-        values = pictures.first_picture(init, self.size)
-        self.record["init"] = files.array_digest(values)
-        return pictures.from_rgb(values, self.network.mean)
-
-    def _inversion(self, found: descent.Descent, label: Mapping[str, Any]) -> Inversion:
+    def _inversion(self, found: descent.Descent, record: Dict[str, Any]) -> Inversion:
         return Inversion(
             array=pictures.to_rgb(found.image, self.network.mean),
             loss=found.loss,
             change=found.change,
             stopped=found.stopped,
-            record={**self.record, **label},
+            record=record,
             seconds=found.seconds,
         )
 

@@ -6,11 +6,13 @@ maps with M x N positions. All functions take and return arrays and have no side
 
 from __future__ import annotations
 
+import zlib
 from typing import List, Sequence
 
 import numpy as np
 
 from fmi.device.mxnet import NDArray, mx
+from fmi.errors import unknown
 
 __all__ = [
     "energy",
@@ -19,6 +21,7 @@ __all__ = [
     "normal_shares",
     "rank_match",
     "reallocate",
+    "shares",
     "silent",
     "simplex_shares",
 ]
@@ -83,16 +86,24 @@ def gram(code: NDArray) -> NDArray:
     return _Gram()(code)
 
 
+def _energies(code: NDArray) -> NDArray:
+    """Return :func:`energy` in float64, because float32 sums of 200,000 terms lose digits."""
+    return energy(code.astype("float64"))
+
+
 def reallocate(code: NDArray, shares: NDArray) -> NDArray:
     """Give feature map c the share ``v_c`` of the code's total energy (Eq. 3).
 
-    A feature map with sum 0 stays 0, because it cannot be scaled (the 2016 code divides 0 by 0);
-    :func:`silent` finds these.
+    A feature map whose sum is not positive cannot be given a share (the 2016 code divides 0 by 0).
+    It becomes 0 and does not count towards the total; :func:`silent` finds these. The total is
+    therefore never negative, and no feature map is multiplied by a negative number unless its
+    share is negative. If no sum is positive, the whole target is 0. In codes without negative
+    values, as after a relu, the total is the sum of all values.
 
     Parameters
     ----------
     code
-        (1, C, M, N) without negative values.
+        (1, C, M, N).
     shares
         (B, C), the ``v`` of each target; each row has sum 1.
 
@@ -101,17 +112,54 @@ def reallocate(code: NDArray, shares: NDArray) -> NDArray:
     NDArray
         (B, C, M, N).
     """
-    energies = energy(code.astype("float64"))  # float32 sums of 200,000 terms lose digits
-    total = energies.sum(axis=1, keepdims=True)
+    energies = _energies(code)
     active = energies > 0
-    per_energy = mx.nd.where(active, total / (energies + (1 - active)), mx.nd.zeros_like(energies))
-    scale = mx.nd.broadcast_mul(shares.astype("float64"), per_energy)
-    return mx.nd.broadcast_mul(code, scale.astype("float32").expand_dims(2).expand_dims(3))
+    energies = mx.nd.where(active, energies, mx.nd.zeros_like(energies))
+    total = energies.sum(axis=1, keepdims=True)
+    scale = mx.nd.broadcast_mul(shares.astype("float64"), total / (energies + (1 - active)))
+    kept = mx.nd.broadcast_mul(scale, active)
+    return mx.nd.broadcast_mul(code, kept.astype("float32").expand_dims(2).expand_dims(3))
 
 
 def silent(code: NDArray) -> List[int]:
-    """Return the indices of the feature maps of a (1, C, M, N) code whose sum is 0."""
-    return np.flatnonzero(energy(code).asnumpy()[0] == 0).tolist()
+    """Return the indices of the feature maps of a (1, C, M, N) code whose sum is not positive.
+
+    These are the feature maps that :func:`reallocate` sets to 0.
+    """
+    return np.flatnonzero(~(_energies(code).asnumpy()[0] > 0)).tolist()
+
+
+def shares(distribution: str, channels: int, seed: int, draw: int, layer: str) -> np.ndarray:
+    """Draw ``v`` of Eq. 3 for one layer and one draw.
+
+    Draws differ between layers too: the same seed and draw give independent ``v`` at relu4_1 and
+    relu5_1. They do not depend on other draws or layers, or on the machine.
+
+    Parameters
+    ----------
+    distribution
+        ``"normal"`` (:func:`normal_shares`) or ``"simplex"`` (:func:`simplex_shares`).
+    channels
+        Number of feature maps C.
+    seed, draw
+        Integers from 0 to 2**32 - 1.
+    layer
+        Name of the layer.
+
+    Returns
+    -------
+    numpy.ndarray
+        (C,) float64 with sum 1.
+
+    Raises
+    ------
+    InputError
+        If the distribution is unknown.
+    """
+    if distribution not in _SHARES:
+        raise unknown("shares", distribution, _SHARES)
+    random = np.random.RandomState([seed, draw, zlib.crc32(layer.encode())])
+    return _SHARES[distribution](random, channels)
 
 
 def normal_shares(random: np.random.RandomState, channels: int) -> np.ndarray:
@@ -138,6 +186,9 @@ def simplex_shares(random: np.random.RandomState, channels: int) -> np.ndarray:
     """
     values = random.exponential(size=channels)
     return values / values.sum()
+
+
+_SHARES = {"normal": normal_shares, "simplex": simplex_shares}
 
 
 def rank_match(content: NDArray, style: NDArray) -> NDArray:

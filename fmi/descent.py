@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import math
 import time
-from dataclasses import dataclass, field
-from typing import Callable, List, Optional, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Callable, List, Optional, Sequence, Tuple
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -20,6 +20,7 @@ from fmi.settings import Settings
 __all__ = [
     "Callback",
     "Descent",
+    "Finished",
     "State",
     "learning_rate",
     "minimise",
@@ -47,8 +48,8 @@ class State:
     change
         Relative changes of these pictures in the step, ``||x_k - x_(k-1)|| / ||x_k||``.
     image
-        These pictures after the step, (len(pictures), 3, H, W) with the mean subtracted, on the
-        device.
+        A copy of these pictures after the step, (len(pictures), 3, H, W) with the mean subtracted,
+        on the device.
     mean
         The RGB mean colour on the 0-255 scale.
     """
@@ -76,22 +77,25 @@ class Descent:
     Attributes
     ----------
     image
-        (3, H, W) float32 with the mean subtracted.
+        (3, H, W) float32 with the mean subtracted; always finite unless the initial picture is not.
     loss
-        Loss before each step.
+        Loss before each step. If the descent diverged, the last value is the loss of `image`.
     change
-        Relative change in the last step.
+        Relative change in the last step; ``None`` if there was no step.
     stopped
-        ``"change"``, ``"steps"`` or ``"interrupted"``.
+        ``"change"``, ``"steps"``, ``"interrupted"`` or ``"diverged"``.
     seconds
         Time from the start of the batch until this picture stopped.
     """
 
     image: np.ndarray
     loss: List[float] = field(default_factory=list)
-    change: float = math.inf
+    change: Optional[float] = None
     stopped: str = "interrupted"
     seconds: float = 0.0
+
+
+Finished = Callable[[int, Descent], None]
 
 
 def start(shape: Sequence[int], half_width: float, seed: int) -> np.ndarray:
@@ -151,8 +155,8 @@ def scaled(gradient: NDArray, size: float) -> NDArray:
 
 def update(
     image: NDArray, gradient: NDArray, velocity: NDArray, settings: Settings, step: int
-) -> None:
-    """Update the pictures by one step, in place.
+) -> NDArray:
+    """Return the pictures after one step, and update the velocity in place.
 
     ``v <- momentum v - rate (g + weight_decay x)``, ``x <- x + v``, where g is the gradient, either
     clipped element by element (2016 code) or :func:`scaled`.
@@ -160,23 +164,50 @@ def update(
     Parameters
     ----------
     image, gradient, velocity
-        Arrays (B, 3, H, W); `image` and `velocity` are modified.
+        Arrays (B, 3, H, W); `velocity` is modified.
     settings
         Learning rate, momentum, clip and so on.
     step
         Number of the step, starting at 1.
     """
     clips = settings.gradient == "clip"
-    mx.nd.sgd_mom_update(
+    return mx.nd.sgd_mom_update(
         image,
         gradient if clips else scaled(gradient, settings.clip),
         velocity,
-        out=image,
         lr=learning_rate(settings, step),
         momentum=momentum(settings, step),
         wd=settings.weight_decay,
         clip_gradient=settings.clip if clips else -1.0,
     )
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """The pictures that have not stopped, after the same number of steps."""
+
+    pictures: Tuple[int, ...]  # their indices
+    image: NDArray  # (B, 3, H, W), finite
+    before: NDArray  # the same pictures before the last step; their loss is finite
+    velocity: NDArray
+    change: Sequence[Optional[float]]  # relative, in the last step
+    loss: Loss
+
+    def take(self, rows: Sequence[int]) -> _Batch:
+        """Return some of the pictures; `rows` are in ascending order."""
+        if not rows:
+            return replace(self, pictures=())
+        if len(rows) == len(self.pictures):
+            return self
+        chosen = mx.nd.array(rows, ctx=self.image.context)
+        return _Batch(
+            tuple(self.pictures[row] for row in rows),
+            self.image.take(chosen),
+            self.before.take(chosen),
+            self.velocity.take(chosen),
+            [self.change[row] for row in rows],
+            self.loss.take(rows),
+        )
 
 
 def minimise(
@@ -188,12 +219,17 @@ def minimise(
     callback: Optional[Callback] = None,
     progress: Optional[bool] = None,
     label: str = "",
+    finished: Optional[Finished] = None,
 ) -> List[Descent]:
     """Minimise the loss of a batch of pictures with :func:`update`.
 
     A picture stops when ``||v|| / ||x|| < stop``. It is then removed from the batch, so that the
     result is the same whether it is inverted alone or in a batch. Ctrl-C ends the descent and
     keeps the current pictures.
+
+    A picture diverges when its loss, its length or that of its velocity is not finite. It is then
+    removed from the batch too; the last picture whose loss was finite is kept, and a warning is
+    logged.
 
     Parameters
     ----------
@@ -208,43 +244,55 @@ def minimise(
     mean
         RGB mean colour, for the pictures in the callback.
     callback
-        Function called after each step.
+        Function called after each step with the pictures that have not diverged. Its exceptions
+        pass through, except KeyboardInterrupt, which acts as Ctrl-C.
     progress
         Whether to show a progress bar. If ``None``, it is shown in terminals and notebooks.
     label
-        Text before the progress bar.
+        Text before the progress bar and in warnings.
+    finished
+        Function called with the index and the :class:`Descent` of a picture as soon as it has
+        stopped by "change" or "steps", while others continue. Exceptions are treated as those of
+        `callback`.
     """
     image = first.broadcast_to((loss.pictures,) + tuple(first.shape[1:])).copy()
-    done = [Descent(picture) for picture in image.asnumpy()]
-    active = list(range(len(done)))
-    velocity = mx.nd.zeros_like(image)
+    done = [Descent(picture.asnumpy()) for picture in image]
+    indices, changes = tuple(range(len(done))), [None] * len(done)
+    batch = _Batch(indices, image, image, mx.nd.zeros_like(image), changes, loss)
     began = time.perf_counter()
     hidden = None if progress is None else not progress
     step = 0
     with tqdm(total=settings.steps, desc=label, unit="step", disable=hidden, leave=False) as bar:
         try:
             for step in range(1, settings.steps + 1):
-                losses, gradient = network.gradient(image, loss)
-                update(image, gradient, velocity, settings, step)
-                values = mx.nd.stack(losses, _length(velocity), _length(image)).asnumpy()
-                change = values[1] / np.maximum(values[2], np.finfo(np.float32).tiny)
-                for index, value in zip(active, values[0]):
-                    done[index].loss.append(float(value))
-                _show(bar, settings, step, values[0], change)
-                if callback is not None:
-                    callback(State(step, tuple(active), values[0], change, image, mean))
-                stays = _freeze(done, active, image, change, step, settings, began)
+                losses, gradient = network.gradient(batch.image, batch.loss)
+                moved = update(batch.image, gradient, batch.velocity, settings, step)
+                lengths = _length(batch.velocity), _length(moved)
+                values = mx.nd.stack(losses, *lengths).asnumpy().astype(np.float64)
+                stays = _good(done, batch, values, step, settings, label, began)
+                batch = replace(batch, image=moved, before=batch.image).take(stays)
                 if not stays:
                     break
-                if len(stays) < len(active):
-                    active = [active[row] for row in stays]
-                    rows = mx.nd.array(stays, ctx=image.context)
-                    image, velocity, loss = image.take(rows), velocity.take(rows), loss.take(stays)
+                values = values[:, stays]
+                change = values[1] / np.maximum(values[2], np.finfo(np.float32).tiny)
+                batch = replace(batch, change=change.tolist())
+                _show(bar, settings, step, values[0], change)
+                if callback is not None:
+                    copy = batch.image.copy()
+                    callback(State(step, batch.pictures, values[0], change, copy, mean))
+                stays, stopped = _stop(done, batch, step, settings, began)
+                batch = batch.take(stays)
+                for index in stopped:
+                    if finished is not None:
+                        finished(index, done[index])
+                if not stays:
+                    break
         except KeyboardInterrupt:
             log.warning("interrupted at step %d", step)
-            for index, picture in zip(active, image.asnumpy()):
-                done[index].image, done[index].stopped = picture, "interrupted"
-                done[index].seconds = time.perf_counter() - began
+            for row, index in enumerate(batch.pictures):
+                if done[index].stopped == "interrupted":  # not "change", a moment ago
+                    done[index].change = batch.change[row]
+                    _keep(done[index], batch.image[row], "interrupted", began)
     return done
 
 
@@ -253,31 +301,70 @@ def _length(batch: NDArray) -> NDArray:
     return squared_length(batch).sqrt()
 
 
-def _freeze(
+def _keep(descent: Descent, image: NDArray, stopped: str, began: float) -> None:
+    """Store a picture (3, H, W) that has stopped, and why."""
+    descent.image, descent.stopped = image.asnumpy(), stopped
+    descent.seconds = time.perf_counter() - began
+
+
+def _good(
     done: List[Descent],
-    active: Sequence[int],
-    image: NDArray,
-    change: np.ndarray,
+    batch: _Batch,
+    values: np.ndarray,
     step: int,
     settings: Settings,
+    label: str,
     began: float,
 ) -> List[int]:
-    """Store the pictures that stop at this step; return the rows of those that continue."""
+    """Store the losses and the pictures that diverge; return the rows of the others.
+
+    The columns of `values` are the loss of ``batch.image`` and the lengths of the velocity and of
+    the picture after the step.
+    """
     stays = []
-    pixels = None
-    for row, (index, value) in enumerate(zip(active, change)):
-        descent = done[index]
-        descent.change = float(value)
-        if value < settings.stop:
-            descent.stopped = "change"
-        elif step == settings.steps:
-            descent.stopped = "steps"
-        else:
+    for row, (index, value) in enumerate(zip(batch.pictures, values.T)):
+        descent, finite = done[index], np.isfinite(value)
+        if finite[0]:
+            descent.loss.append(float(value[0]))
+            descent.change = batch.change[row]
+        if finite.all():
             stays.append(row)
             continue
-        pixels = image.asnumpy() if pixels is None else pixels
-        descent.image, descent.seconds = pixels[row], time.perf_counter() - began
+        _keep(descent, (batch.image if finite[0] else batch.before)[row], "diverged", began)
+        name = f"{label}: picture {index + 1}" if label else f"picture {index + 1}"
+        last = step if finite[0] else step - 1
+        if last == 0:
+            log.warning("%s: the loss of the initial picture is not finite; change init", name)
+        else:
+            log.warning(
+                "%s of %d diverged at step %d and is kept as it was before; use a smaller"
+                " learning_rate (%g) or clip (%g)",
+                *(name, len(done), last, settings.learning_rate, settings.clip),
+            )
     return stays
+
+
+def _stop(
+    done: List[Descent], batch: _Batch, step: int, settings: Settings, began: float
+) -> Tuple[List[int], List[int]]:
+    """Store the pictures that stop at this step.
+
+    Returns
+    -------
+    tuple
+        The rows of those that continue, and the indices of those that stop.
+    """
+    stays, stopped = [], []
+    for row, (index, change) in enumerate(zip(batch.pictures, batch.change)):
+        assert change is not None
+        if change >= settings.stop and step < settings.steps:
+            stays.append(row)
+            continue
+        done[index].change = change
+        reason = "change" if change < settings.stop else "steps"
+        _keep(done[index], batch.image[row], reason, began)
+        stopped.append(index)
+    return stays, stopped
 
 
 def _show(bar: tqdm, settings: Settings, step: int, loss: np.ndarray, change: np.ndarray) -> None:

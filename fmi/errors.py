@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import difflib
+import reprlib
 from typing import Iterable
 
-__all__ = ["SHOWN", "FetchError", "FmiError", "InputError", "SetupError", "shown", "unknown"]
+__all__ = [
+    "SHOWN",
+    "FetchError",
+    "FmiError",
+    "InputError",
+    "SetupError",
+    "brief",
+    "shown",
+    "unknown",
+]
 
-SHOWN = 40  # largest number of names in a message
-LONGEST = 60  # largest number of characters of a value in a message
+SHOWN = 20  # largest number of names in a message
+LONGEST = 100  # largest number of characters of a value or a path in a message
 
 
 class FmiError(Exception):
@@ -27,11 +37,19 @@ class FetchError(FmiError, OSError):
     """A file cannot be downloaded, or cannot be written after the download."""
 
 
+def brief(text: object) -> str:
+    """Return a text for a message, such as a path, shortened in the middle if it is long."""
+    whole, half = str(text), LONGEST // 2
+    return whole if len(whole) <= LONGEST else f"{whole[:half]}...{whole[-half:]}"
+
+
 def shown(value: object) -> str:
-    """Return the ``repr`` of a value for a message, shortened in the middle if it is long."""
-    text = repr(value)
-    half = LONGEST // 2
-    return text if len(text) <= LONGEST else f"{text[:half]}...{text[-half:]}"
+    """Return the ``repr`` of any value for a message, in one line, shortened if it is long."""
+    try:
+        text = repr(value) if isinstance(value, str) else reprlib.repr(value)
+    except Exception:  # for example a whole number with too many digits for Python
+        text = f"a value of type {type(value).__name__}"
+    return brief(" ".join(text.split()))
 
 
 def unknown(kind: str, name: object, known: Iterable[str]) -> InputError:
@@ -47,7 +65,7 @@ def unknown(kind: str, name: object, known: Iterable[str]) -> InputError:
         The names that exist, in the order in which to list them.
     """
     names = list(known)
-    near = difflib.get_close_matches(str(name), names, n=3, cutoff=0.5)
+    near = difflib.get_close_matches(str(name)[:LONGEST], names, n=3, cutoff=0.5)
     some = names if len(names) <= SHOWN else [*names[:SHOWN], f"... ({len(names)} in all)"]
     hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(some)}"
-    return InputError(f"unknown {kind} {name!r}; {hint}")
+    return InputError(f"unknown {kind} {shown(name)}; {hint}")

@@ -1,18 +1,39 @@
-"""Files and digests: write files atomically, and identify files by their content."""
+"""Files: written whole or not at all, shared between processes, and identified by digests."""
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import fcntl
+import functools
 import hashlib
 import json
 import os
+import re
+import shutil
+import tempfile
 from pathlib import Path
-from typing import Any, Callable, Dict, Mapping
+from typing import Any, Callable, Dict, Iterator, Mapping, Optional
 
 import numpy as np
 
-from fmi.errors import InputError
+from fmi.errors import InputError, brief
 
-__all__ = ["array_digest", "digests", "file_digest", "save_json", "write_whole"]
+__all__ = [
+    "array_digest",
+    "digests",
+    "file_digest",
+    "json_text",
+    "locked",
+    "prepare",
+    "remove",
+    "save_json",
+    "sweep",
+    "write_folder",
+    "write_whole",
+]
+
+PART = ".part"  # suffix of temporary files and folders, which also begin with a dot
 
 
 def array_digest(array: np.ndarray) -> str:
@@ -22,37 +43,225 @@ def array_digest(array: np.ndarray) -> str:
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` create a temporary file next to `path`, then rename it to `path`.
+    """Let `write` write a temporary file next to `path`, then rename it to `path`.
 
-    An incomplete file is never left behind.
+    An incomplete file is never visible under `path`. If the process is killed, the temporary file
+    is removed by the next process that writes into the same folder.
 
     Raises
     ------
     InputError
         If the file cannot be written.
     """
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    with _refused(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        write(beside)
-        beside.replace(path)
-    except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror or error}") from None
+        sweep(path.parent)
+        with _temporary(lambda: _file_in(path.parent)) as beside:
+            write(beside)
+            beside.replace(path)
+
+
+def write_folder(path: Path, fill: Callable[[Path], object]) -> None:
+    """Let `fill` write the files of a temporary folder next to `path`, then rename it to `path`.
+
+    If another process has created `path` in the meantime, its folder is kept.
+
+    Raises
+    ------
+    InputError
+        If the folder cannot be written.
+    """
+    with _refused(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        sweep(path.parent)
+        with _temporary(lambda: _folder_in(path.parent)) as beside:
+            fill(beside)
+            try:
+                beside.rename(path)
+            except OSError as error:
+                if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+                    raise
+
+
+def prepare(folder: Path) -> None:
+    """Create a folder, if it does not exist, and check that files can be written into it.
+
+    Raises
+    ------
+    InputError
+        If they cannot.
+    """
+    with _refused(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        sweep(folder)
+        with _temporary(lambda: _file_in(folder)):
+            pass
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder at once, whatever it is.
+
+    Raises
+    ------
+    InputError
+        If it cannot be removed.
+    """
+    with _refused(path, "removed"), _temporary(lambda: _folder_in(path.parent)) as aside:
+        path.rename(aside / "removed")
+
+
+@contextlib.contextmanager
+def locked(path: Path, wait: bool) -> Iterator[bool]:
+    """Hold a lock that only one thread of all processes can hold; it ends with its process.
+
+    Parameters
+    ----------
+    path
+        File of the lock; it exists while the lock is held.
+    wait
+        Whether to wait until the lock is free.
+
+    Yields
+    ------
+    bool
+        Whether the lock is held.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be created.
+    """
+    with _refused(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = _acquired(path, os.O_RDWR | os.O_CREAT, wait)
+    try:
+        yield handle is not None
     finally:
-        if beside.exists():
-            beside.unlink()
+        if handle is not None:
+            with contextlib.suppress(OSError):
+                path.unlink()  # while the lock is held, so that nobody else holds it
+            os.close(handle)
+
+
+def _acquired(path: Path, flags: int, wait: bool) -> Optional[int]:
+    """Open and lock `path`; return the file descriptor, or ``None`` if the lock is taken."""
+    while True:
+        handle = os.open(path, flags, 0o666)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            os.close(handle)
+            return None
+        except OSError as error:
+            if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS):
+                os.close(handle)
+                raise
+            return handle  # a file system without locks: work is done twice at worst
+        except BaseException:
+            os.close(handle)
+            raise
+        with contextlib.suppress(OSError):
+            if os.path.samestat(os.fstat(handle), path.stat()):
+                return handle
+        os.close(handle)  # another process has removed the file before the lock was taken
+
+
+@contextlib.contextmanager
+def _refused(path: Path, what: str = "written") -> Iterator[None]:
+    """Report errors of the operating system as an :class:`InputError`."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        if not isinstance(error, OSError) and "null" not in str(error):
+            raise  # not a null character in the name
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{brief(path)} cannot be {what}: {reason}") from None
+
+
+def _file_in(folder: Path) -> Path:
+    handle, name = tempfile.mkstemp(PART, ".", folder)
+    os.close(handle)
+    return Path(name)
+
+
+def _folder_in(folder: Path) -> Path:
+    return Path(tempfile.mkdtemp(PART, ".", folder))
+
+
+@contextlib.contextmanager
+def _temporary(make: Callable[[], Path]) -> Iterator[Path]:
+    """Yield a new file or folder, locked so that :func:`sweep` spares it; remove what is left."""
+    while True:
+        path = make()
+        try:
+            handle = _acquired(path, os.O_RDONLY, wait=True)
+            break
+        except FileNotFoundError:  # swept before it was locked
+            continue
+    try:
+        path.chmod((0o777 if path.is_dir() else 0o666) & ~_umask())
+        yield path
+    finally:
+        _remove(path)
+        if handle is not None:
+            os.close(handle)
+
+
+def _remove(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink()
+
+
+@functools.lru_cache(maxsize=None)
+def sweep(folder: Path) -> None:
+    """Remove temporary files and folders of processes that were killed, once per process."""
+    for path in folder.glob(f".*{PART}"):
+        with contextlib.suppress(OSError):
+            handle = os.open(path, os.O_RDONLY)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _remove(path)
+            finally:
+                os.close(handle)
+
+
+@functools.lru_cache(maxsize=None)
+def _umask() -> int:
+    """Return the umask of the process; setting it, the usual way, is not safe with threads."""
+    try:
+        status = Path("/proc/self/status").read_text(encoding="ascii")
+        return int(re.findall(r"^Umask:\s*(\d+)", status, re.MULTILINE)[0], 8)
+    except (OSError, IndexError):
+        return 0o022
+
+
+def json_text(record: Mapping[str, Any]) -> str:
+    """Return plain data as strict JSON.
+
+    Raises
+    ------
+    InputError
+        If the data contain NaN, infinity, or objects that JSON cannot represent.
+    """
+    try:
+        return json.dumps(record, indent=1, sort_keys=True, allow_nan=False) + "\n"
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InputError(f"a record cannot be written as JSON: {error}") from None
 
 
 def save_json(path: Path, record: Mapping[str, Any]) -> None:
-    """Write plain data as JSON; an incomplete file is never left behind.
+    """Write plain data as strict JSON; an incomplete file is never visible.
 
     Raises
     ------
     InputError
-        If the file cannot be written.
+        If the data cannot be represented, or if the file cannot be written.
     """
-    lines = json.dumps(record, indent=1, sort_keys=True) + "\n"
-    write_whole(path, lambda beside: beside.write_text(lines, encoding="utf-8"))
+    text = json_text(record)
+    write_whole(path, lambda beside: beside.write_text(text, encoding="utf-8"))
 
 
 def digests(data: bytes) -> Dict[str, str]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+import hashlib
+import importlib.metadata
 import io
 import json
 import platform
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, List, Union
+from typing import Any, Callable, Dict, List, Mapping, Optional, Protocol, Sequence, Tuple, Union
 
 import numpy as np
 from PIL import Image
@@ -16,9 +18,57 @@ from PIL import Image
 import fmi
 from fmi import files, pictures
 from fmi.device.mxnet import mx
-from fmi.errors import InputError
+from fmi.errors import InputError, shown
 
-__all__ = ["Inversion", "versions"]
+__all__ = ["FINISHED", "Inversion", "Keep", "Keeper", "Place", "source_digest", "versions"]
+
+FINISHED = ("change", "steps")  # how a descent that has come to its end has stopped
+# Sources whose changes may change pictures: everything that fmi.invert needs to compute them.
+SOURCES = (
+    "call.py",
+    "codes.py",
+    "descent.py",
+    "device/mxnet.py",
+    "inversion.py",
+    "losses.py",
+    "networks/*.py",
+    "pictures.py",
+    "request.py",
+    "settings.py",
+    "sources/formats.py",
+)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Which of the pictures of a call: a filter, or a draw.
+
+    Attributes
+    ----------
+    filter
+        The filter whose feature map is inverted.
+    before
+        The filters before it in a chain; ``None`` if there is no chain.
+    draw
+        Number of the draw, counted from 0.
+    """
+
+    filter: Optional[int] = None
+    before: Optional[Tuple[int, ...]] = None
+    draw: Optional[int] = None
+
+    def describe(self) -> Dict[str, Any]:
+        """Return the place as plain data, for the record of an inversion."""
+        if self.draw is not None:
+            return {"draw": self.draw}
+        if self.filter is None:
+            return {}
+        found: Dict[str, Any] = {"filter": self.filter, "chain": self.before is not None}
+        return found if self.before is None else {**found, "filters_before": list(self.before)}
+
+    def __str__(self) -> str:
+        numbers = (self.filter, self.draw)
+        return "".join(str(number) for number in numbers if number is not None)
 
 
 @dataclass
@@ -32,9 +82,10 @@ class Inversion:
     loss
         Loss before each step.
     change
-        Relative change of the picture in the last step.
+        Relative change of the picture in the last step; ``None`` before the first one.
     stopped
-        ``"change"``, ``"steps"`` or ``"interrupted"``.
+        ``"change"``, ``"steps"``, ``"interrupted"`` or ``"diverged"``
+        (see :class:`fmi.descent.Descent`).
     record
         Everything that is needed to repeat the computation, as plain data.
     seconds
@@ -43,7 +94,7 @@ class Inversion:
 
     array: np.ndarray
     loss: List[float]
-    change: float
+    change: Optional[float]
     stopped: str
     record: Dict[str, Any]
     seconds: float
@@ -59,6 +110,11 @@ class Inversion:
         return len(self.loss)
 
     @property
+    def finished(self) -> bool:
+        """Whether the descent has come to its end."""
+        return self.stopped in FINISHED
+
+    @functools.cached_property
     def undenoised(self) -> Image.Image:
         """The picture clipped to 8 bits."""
         return Image.fromarray(pictures.eight_bits(self.array))
@@ -90,19 +146,17 @@ class Inversion:
         Raises
         ------
         InputError
-            If `path` does not end in ``.png`` or cannot be written.
+            If `path` does not end in ``.png`` or cannot be written, or if JSON cannot represent
+            `extra`.
         """
-        path = Path(path)
-        if path.suffix.lower() != ".png":
-            raise InputError(
-                f"{path}: inversions are saved as .png; choose a name that ends in .png"
-            )
+        path = _png(path)
+        record = {**self.describe(), "loss": self.loss, **extra}
+        files.json_text(record)  # refuse it before anything is written
         text = json.dumps(self.describe(), sort_keys=True)
         if undenoised:
             raw = path.with_name(f"{path.stem}_undenoised.png")
             pictures.save_png(raw, np.asarray(self.undenoised), {"fmi": text})
         pictures.save_png(path, np.asarray(self.image), {"fmi": text})
-        record = {**self.describe(), "loss": self.loss, **extra}
         files.save_json(path.with_suffix(".json"), record)
 
     def _repr_png_(self) -> bytes:
@@ -119,11 +173,72 @@ class Inversion:
         )
 
 
+def _png(path: Union[str, Path]) -> Path:
+    try:
+        path = Path(path)
+    except TypeError:
+        raise InputError(f"path={shown(path)} must be the path of a .png file") from None
+    if path.suffix.lower() != ".png":
+        raise InputError(f"{path}: inversions are saved as .png; choose a name that ends in .png")
+    return path
+
+
+Keep = Callable[[int, Inversion], None]
+
+
+class Keeper(Protocol):
+    """What a call expects of a store of results, such as :class:`fmi.runs.store.Store`."""
+
+    def obtain(
+        self,
+        records: Sequence[Mapping[str, Any]],
+        compute: Callable[[Sequence[int], Keep], List[Inversion]],
+    ) -> List[Inversion]:
+        """Return the inversions with these records: stored ones, or new ones from `compute`.
+
+        Parameters
+        ----------
+        records
+            One record for each inversion, without its outcome.
+        compute
+            Function that computes the inversions with some indices of `records`. It passes each
+            one, with its index, to its second argument as soon as it has finished.
+
+        Returns
+        -------
+        list of Inversion
+            In the order of `records`; after Ctrl-C, inversions that were not started are missing.
+        """
+
+
+@functools.lru_cache(maxsize=None)
 def versions() -> Dict[str, str]:
-    """Return the versions of the software that a result depends on."""
+    """Return the versions of the software that a result depends on.
+
+    ``fmi_source`` is :func:`source_digest`.
+    """
+    packages = {
+        name: importlib.metadata.version(name)
+        for name in ("numpy", "scikit-image", "scipy", "pillow")
+    }
     return {
+        **packages,
         "fmi": fmi.__version__,
+        "fmi_source": source_digest(Path(fmi.__file__).parent),
         "mxnet": mx.__version__,
-        "numpy": np.__version__,
         "python": platform.python_version(),
     }
+
+
+def source_digest(folder: Path) -> str:
+    """Return a sha256 of the source files that compute pictures, :data:`SOURCES`.
+
+    Parameters
+    ----------
+    folder
+        Folder of the package.
+    """
+    made = hashlib.sha256()
+    for file in sorted(path for pattern in SOURCES for path in folder.glob(pattern)):
+        made.update(f"{file.relative_to(folder)}\0{files.file_digest(file, 'sha256')}\n".encode())
+    return made.hexdigest()

@@ -14,16 +14,12 @@ value of the preset (for style transfer, also of :class:`fmi.settings.Transfer`)
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional
+from typing import TYPE_CHECKING, Dict, List, Optional
 
-import numpy as np
-
-from fmi import codes, losses
-from fmi.call import Call, Filters, Layers, in_one_line, places_of
+from fmi import request
+from fmi.call import Call, Filters, Layers, in_one_line, layers_of
 from fmi.device.mxnet import NDArray
-from fmi.errors import InputError
 from fmi.inversion import Inversion
-from fmi.losses import Loss
 from fmi.pictures import Source
 from fmi.signatures import spelled_out
 
@@ -70,9 +66,7 @@ def code(
         If a layer or a keyword is unknown, the picture cannot be read, or the weights lack a
         layer.
     """
-    call = Call("code", places_of(layer, layers)[0], keywords)
-    targets = call.codes(call.content(picture))
-    return call.invert(losses.all_codes(targets, call.settings.code_weight), [{}])[0]
+    return request.code(picture, layer, layers, keywords).compute()[0]
 
 
 @spelled_out()
@@ -106,30 +100,15 @@ def feature_map(
     Returns
     -------
     list of Inversion
-        One for each filter. After Ctrl-C, filters that have not been started are missing.
+        One for each filter. After Ctrl-C, filters that have not been started are missing, and so
+        are those of a chain after one that has diverged.
 
     Raises
     ------
     fmi.errors.InputError
         As for :func:`code`, and if a layer lacks a filter.
     """
-    names, chosen = places_of(layer, layers, filters)
-    call = Call("feature_map", names, keywords)
-    call.check_filters(chosen)
-    now = call.codes(call.content(picture))
-    labels: List[Dict[str, Any]] = [{"filter": index, "chain": chain} for index in chosen]
-    if chain:
-        labels = [{**label, "filters_before": chosen[:place]} for place, label in enumerate(labels)]
-    found: List[Inversion] = []
-    for group in [[place] for place in range(len(chosen))] if chain else [range(len(chosen))]:
-        targets = {name: codes.isolate(now[name], [chosen[i] for i in group]) for name in now}
-        loss = losses.all_codes(targets, call.settings.code_weight)
-        found += call.invert(loss, [labels[i] for i in group])
-        if found[-1].stopped == "interrupted":
-            break
-        if chain:
-            now = call.again(found[-1])
-    return found
+    return request.feature_map(picture, layer, filters, chain, layers, keywords).compute()
 
 
 @spelled_out()
@@ -163,21 +142,7 @@ def random(
     fmi.errors.InputError
         As for :func:`code`.
     """
-    call = Call("random", places_of(layer, layers)[0], {**keywords, "seed": seed})
-    if draws < 1:
-        raise InputError(f"draws={draws} must be at least 1")
-    now = call.codes(call.content(picture))
-    draw = codes.normal_shares if call.settings.shares == "normal" else codes.simplex_shares
-    targets = {}
-    for place, (name, values) in enumerate(now.items()):
-        call.note_silent(name, values)
-        shares = [
-            draw(np.random.RandomState([seed, index, place]), values.shape[1])
-            for index in range(draws)
-        ]
-        targets[name] = codes.reallocate(values, call.to_device(np.stack(shares), "float64"))
-    loss = losses.all_codes(targets, call.settings.code_weight)
-    return call.invert(loss, [{"draw": index} for index in range(draws)])
+    return request.random(picture, layer, draws, seed, layers, keywords).compute()
 
 
 @spelled_out(transfer=True)
@@ -200,7 +165,7 @@ def purposeful(content: Source, style: Source, **keywords: Unpack[TransferKeywor
     fmi.errors.InputError
         As for :func:`code`.
     """
-    return _transfer("purposeful", content, style, losses.purposeful, keywords)
+    return request.purposeful(content, style, keywords).compute()[0]
 
 
 @spelled_out(transfer=True)
@@ -220,16 +185,7 @@ def gatys(content: Source, style: Source, **keywords: Unpack[TransferKeywords]) 
     fmi.errors.InputError
         As for :func:`code`.
     """
-    return _transfer("gatys", content, style, losses.gatys, keywords)
-
-
-def _transfer(
-    function: str, content: Source, style: Source, loss: Callable[..., Loss], keywords: Any
-) -> Inversion:
-    call = Call(function, [], keywords)
-    kept = call.codes(call.content(content))
-    wanted = call.codes(call.style(style))
-    return call.invert(loss(kept, wanted, call.scheme), [{}])[0]
+    return request.gatys(content, style, keywords).compute()[0]
 
 
 @spelled_out()
@@ -258,11 +214,7 @@ def rank_match(
     fmi.errors.InputError
         As for :func:`code`.
     """
-    call = Call("rank_match", places_of(layer, layers)[0], keywords)
-    now = call.codes(call.content(content))
-    other = call.codes(call.style(style))
-    targets = {name: codes.rank_match(now[name], other[name]) for name in now}
-    return call.invert(losses.all_codes(targets, call.settings.code_weight), [{}])[0]
+    return request.rank_match(content, style, layer, layers, keywords).compute()[0]
 
 
 @spelled_out()
@@ -295,5 +247,4 @@ def activations(
     fmi.errors.InputError
         As for :func:`code`.
     """
-    call = Call("activations", places_of(layer, layers)[0], keywords)
-    return call.codes(call.content(picture))
+    return Call("activations", layers_of(layer, layers), keywords, {"content": picture}).content

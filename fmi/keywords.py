@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Optional, Tuple, TypedDict, Union
+from typing import Any, Literal, Optional, Tuple, TypedDict, Union
 
 from fmi import descent
 from fmi.call import Init
 from fmi.device.mxnet import Context
+from fmi.inversion import Keeper
 from fmi.networks.base import Input
 from fmi.networks.weights import Weights
 from fmi.settings import Settings
@@ -27,23 +28,24 @@ class Keywords(TypedDict, total=False):
     precision: str
     progress: Optional[bool]
     callback: Optional[descent.Callback]
-    pool: Optional[str]
+    store: Optional[Keeper]
+    pool: Optional[Literal["avg", "max"]]
     long_edge: Optional[int]
-    resize_mode: Optional[str]
+    resize_mode: Optional[Literal["constant", "edge", "symmetric", "reflect", "wrap"]]
     anti_aliasing: Optional[bool]
     content_scale: Optional[float]
     style_scale: Optional[float]
-    style_size: Optional[str]
-    shares: Optional[str]
+    style_size: Optional[Literal["content", "own"]]
+    shares: Optional[Literal["normal", "simplex"]]
     code_weight: Optional[float]
     steps: Optional[int]
     stop: Optional[float]
     learning_rate: Optional[float]
     momentum: Optional[float]
     last_momentum: Optional[float]
-    gradient: Optional[str]
+    gradient: Optional[Literal["clip", "scale"]]
     clip: Optional[float]
-    schedule: Optional[str]
+    schedule: Optional[Literal["steps", "cosine"]]
     decay: Optional[float]
     decay_every: Optional[int]
     weight_decay: Optional[float]

@@ -1,4 +1,4 @@
-"""Losses as sums of terms: ``losses.code(...) + losses.gram(...)``.
+"""Losses as sums of terms: ``losses.code(...) + 0.1 * losses.gram(...)``.
 
 A term compares a statistic of the code of one layer with a target. Its value is
 ``weight * ||difference||^2``, separately for each picture of a batch, so that the gradients of the
@@ -7,11 +7,14 @@ pictures are independent.
 
 from __future__ import annotations
 
+import math
+import numbers
 from dataclasses import dataclass, replace
 from typing import Callable, Mapping, Sequence, Tuple
 
 from fmi import codes
 from fmi.device.mxnet import NDArray, mx
+from fmi.errors import InputError
 from fmi.settings import Transfer
 
 __all__ = [
@@ -41,10 +44,8 @@ def squared_length(batch: NDArray) -> NDArray:
 class SquaredError(mx.autograd.Function):
     """``weight ||x - target||^2`` for each picture of a batch (B, ...), and its gradient.
 
-    Like the output layers of MXNet, this function ignores the incoming gradient: losses may be
-    added, but multiplying one by a factor does not change its gradient; use :meth:`Loss.times`.
     The gradient is implemented explicitly because the operators of MXNet need five passes over the
-    code, some of which are slow.
+    code, some of which are slow. It overwrites ``x - target``, so it can be computed only once.
     """
 
     def __init__(self, target: NDArray, weight: float) -> None:
@@ -57,10 +58,12 @@ class SquaredError(mx.autograd.Function):
         self.difference = mx.nd.elemwise_sub(statistic, self.target)
         return squared_length(self.difference) * self.weight
 
-    def backward(self, _: NDArray) -> NDArray:
-        """Return the gradient ``2 weight (x - target)``."""
-        if self.weight != 0.5:
-            self.difference *= 2 * self.weight
+    def backward(self, head: NDArray) -> NDArray:
+        """Return the gradient ``2 weight head (x - target)`` for head gradients (B,)."""
+        factors = 2 * self.weight * head.asnumpy()
+        for difference, factor in zip(self.difference, factors.tolist()):
+            if factor != 1:  # a pass over the code less
+                difference *= factor
         return self.difference
 
 
@@ -80,12 +83,31 @@ class Term:
 
 @dataclass(frozen=True)
 class Loss:
-    """A sum of terms."""
+    """A sum of terms. Losses can be added, and multiplied by numbers: ``2 * a + b``."""
 
     terms: Tuple[Term, ...]
 
+    __array_ufunc__ = None  # leaves np.float64(2) * loss to __rmul__
+
     def __add__(self, other: Loss) -> Loss:
-        return Loss(self.terms + other.terms)
+        return Loss(self.terms + other.terms) if isinstance(other, Loss) else NotImplemented
+
+    def __mul__(self, factor: float) -> Loss:
+        """Return the loss with all weights multiplied by a factor, which may be negative.
+
+        Raises
+        ------
+        InputError
+            If the factor is not finite.
+        """
+        if not isinstance(factor, numbers.Real) or isinstance(factor, bool):
+            return NotImplemented
+        if not math.isfinite(factor):
+            raise InputError(f"a loss cannot be multiplied by {factor}; use a finite number")
+        weights = [term.weight * float(factor) for term in self.terms]
+        return Loss(tuple(replace(t, weight=w) for t, w in zip(self.terms, weights)))
+
+    __rmul__ = __mul__
 
     def __call__(self, code: Mapping[str, NDArray]) -> NDArray:
         """Return the loss (B,) of the codes of all layers, each (B, C, M, N)."""
@@ -93,10 +115,6 @@ class Loss:
         for term in self.terms[1:]:
             total = total + term(code[term.layer])
         return total
-
-    def times(self, factor: float) -> Loss:
-        """Return the loss multiplied by a factor."""
-        return Loss(tuple(replace(term, weight=term.weight * factor) for term in self.terms))
 
     def take(self, pictures: Sequence[int]) -> Loss:
         """Return the loss of some pictures of the batch."""

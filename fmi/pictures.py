@@ -12,10 +12,11 @@ import importlib.util
 import io
 import logging
 import os
+import stat
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -26,6 +27,7 @@ from fmi.errors import InputError, unknown
 
 __all__ = [
     "FORMATS",
+    "LARGEST",
     "PIXELS",
     "SKIMAGE",
     "SUFFIXES",
@@ -49,6 +51,7 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".gif", ".bmp")
 # Other formats are excluded because PIL runs external programs for some of them.
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "GIF", "BMP", "PPM")
 PIXELS = 1 << 26  # limits the memory, since the header of a small file can claim any size
+LARGEST = 1_000_000  # absolute value in an initial picture: sums of squares must fit into float32
 
 
 SKIMAGE = {  # free pictures in the wheel of scikit-image: file name and credit
@@ -71,7 +74,8 @@ class Picture:
     pixels
         (H, W, 3) uint8 RGB.
     name
-        Name of the file without folder and suffix, or ``"array"`` or ``"image"``.
+        Name of the file without folder and suffix, or ``"array"`` or ``"image"``; it can always be
+        printed.
     sha256
         Digest of the file, or of shape and pixels if there is no file.
     """
@@ -86,11 +90,15 @@ class Picture:
         return {"name": self.name, "width": width, "height": height, "sha256": self.sha256}
 
 
+# What every function accepts as a picture. A file is read and decoded each time it is given; to use
+# it several times, pass the Picture that `read` returns.
 Source = Union[str, Path, Image.Image, np.ndarray, Picture]
 
 
 def read(source: Source) -> Picture:
     """Read a picture from a path, a PIL image, or an (H, W, 3) uint8 RGB array.
+
+    A :class:`Picture` is returned as is, without reading its file again.
 
     The first frame of a file is used. It is rotated as its EXIF data require, its colours are
     converted to sRGB with its ICC profile, transparent pixels are blended with white, and 16 bits
@@ -112,15 +120,11 @@ def read(source: Source) -> Picture:
         raise InputError(
             f"a picture must be a path, a PIL image or an array, not {type(source).__name__}"
         )
-    path = Path(source)
-    if path.exists() and not path.is_file():
-        raise InputError(f"picture {path} is not a file")
+    path = _file(os.fsdecode(source))
     try:
         data = path.read_bytes()
-    except (OSError, ValueError) as error:  # ValueError: a null byte in the name
-        raise InputError(
-            f"picture {path} cannot be read: {getattr(error, 'strerror', error)}"
-        ) from None
+    except OSError as error:
+        raise InputError(f"picture {_shown(path)} cannot be read: {_reason(error)}") from None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PIL warns about unusual files; real problems are raised
         try:
@@ -129,13 +133,39 @@ def read(source: Source) -> Picture:
             image = Image.open(io.BytesIO(data), formats=formats)
         except UnidentifiedImageError:
             raise InputError(
-                f"{path} cannot be read as a picture; supported formats: {', '.join(FORMATS)}"
+                f"{_shown(path)} cannot be read as a picture; supported formats:"
+                f" {', '.join(FORMATS)}"
             ) from None
         except Exception as error:  # PIL raises nearly anything on a damaged file
-            raise InputError(_damaged(path, error)) from None
+            raise InputError(_damaged(_shown(path), error)) from None
         with image:
-            pixels = _decoded(image, path)
-    return Picture(pixels, path.stem, hashlib.sha256(data).hexdigest())
+            pixels = _decoded(image, _shown(path))
+    return Picture(pixels, _shown(path.stem), hashlib.sha256(data).hexdigest())
+
+
+def _file(name: Union[str, Path]) -> Path:
+    """Return the path of a regular file; others, such as a named pipe, could block forever."""
+    path = Path(name)
+    try:
+        if stat.S_ISREG(path.stat().st_mode):
+            return path
+    except (OSError, ValueError) as error:
+        raise InputError(f"picture {_shown(path)} cannot be read: {_reason(error)}") from None
+    raise InputError(f"picture {_shown(path)} is not a file")
+
+
+def _reason(error: Exception) -> str:
+    """Return why a file cannot be read."""
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    return "no file can have this name"  # ValueError: a null byte, or not valid Unicode
+
+
+def _shown(name: object) -> str:
+    """Return a name on one line that every terminal can print; a long one is shortened."""
+    text = str(name)
+    text = text if text.isprintable() else repr(text)[1:-1]
+    return text if len(text) <= 200 else f"{text[:100]} ... {text[-80:]}"
 
 
 def _array_pixels(array: np.ndarray) -> np.ndarray:
@@ -161,7 +191,7 @@ def _from_pixels(pixels: np.ndarray, name: str) -> Picture:
 
 def _damaged(name: object, error: Exception) -> str:
     lines = str(error).strip().splitlines() or [""]
-    return f"{name} cannot be read as a picture: {type(error).__name__}: {lines[0][:200]}"
+    return f"{name} cannot be read as a picture: {type(error).__name__}: {_shown(lines[0])}"
 
 
 def _decoded(image: Image.Image, name: object) -> np.ndarray:
@@ -242,23 +272,29 @@ def find(name: str, folders: Sequence[Union[str, Path]]) -> Path:
     Raises
     ------
     InputError
-        If the file does not exist.
+        If there is no such file.
     """
     if name.startswith("skimage:"):
         return _skimage(name[len("skimage:") :])
     if Path(name).suffix.lower() in SUFFIXES or os.sep in name:
-        if Path(name).is_file():
-            return Path(name)
-        raise InputError(f"picture {name} does not exist")
+        return _file(name)
     for folder in folders:
-        for file in sorted(Path(folder).glob("*")) if Path(folder).is_dir() else []:
+        for file in _entries(Path(folder)):
             if file.suffix.lower() in SUFFIXES and _key(file.stem) == _key(name):
                 return file
-    places = ", ".join(str(folder) for folder in folders) or "no folder"
+    places = ", ".join(_shown(folder) for folder in folders) or "no folder"
     raise InputError(
-        f"picture {name!r} was not found in {places}; set the folder with PICTURES=dir or"
+        f"picture '{_shown(name)}' was not found in {places}; set the folder with PICTURES=dir or"
         " FMI_PICTURES, or give the path of the picture"
     )
+
+
+def _entries(folder: Path) -> List[Path]:
+    """Return the paths in a folder, none if it cannot be read."""
+    try:
+        return sorted(folder.iterdir())
+    except (OSError, ValueError):
+        return []
 
 
 def _skimage(name: str) -> Path:
@@ -327,7 +363,7 @@ def first_picture(init: Any, size: Tuple[int, int]) -> np.ndarray:
     ----------
     init
         A picture as for :func:`read`; or an array of numbers, (H, W, 3) RGB or (H, W) grey, on the
-        0-255 scale, whose values may lie outside of this range.
+        0-255 scale, whose values may lie outside of this range, up to +-:data:`LARGEST`.
     size
         Height and width of the result. Pictures of another size are resized, which is logged.
 
@@ -339,17 +375,18 @@ def first_picture(init: Any, size: Tuple[int, int]) -> np.ndarray:
     Raises
     ------
     InputError
-        If `init` is not a picture, or contains values that are not finite.
+        If `init` is not a picture, or contains values that are not finite or too large.
     """
     if isinstance(init, np.ndarray) and init.dtype != np.uint8:
         numbers = init.dtype.kind in "fiu" and init.size
         right = init.ndim == 2 or (init.ndim == 3 and init.shape[2] == 3)
-        if not (numbers and right) or not np.isfinite(init).all():
+        with np.errstate(over="ignore"):  # infinity is refused below
+            values = init.astype(np.float32) if numbers and right else np.full(1, np.nan)
+        if not (np.abs(values) <= LARGEST).all():
             raise InputError(
-                "an init array must contain finite numbers and have shape (H, W, 3) or (H, W), not"
-                f" {init.shape} {init.dtype}"
+                f"an init array must contain finite numbers from -{LARGEST} to {LARGEST} and have"
+                f" shape (H, W, 3) or (H, W), not {init.shape} {init.dtype}"
             )
-        values = init.astype(np.float32)
         values = np.repeat(values[..., None], 3, axis=2) if values.ndim == 2 else values
     else:
         values = read(init).pixels.astype(np.float32)

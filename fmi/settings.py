@@ -8,22 +8,21 @@ text does not specify are those of CODE. ``FAST`` has the objective of CODE and 
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any, Dict, Mapping, Optional, Tuple, Union
 
-import yaml
+from pydantic import Field, ValidationError, field_validator
+from pydantic.dataclasses import dataclass
+from typing_extensions import Annotated, Literal
 
-from fmi.errors import InputError, unknown
+from fmi.checks import Names, number, refusal
+from fmi.errors import InputError, shown, unknown
 
 __all__ = [
-    "AT_LEAST_ONE",
-    "CHOICES",
     "CODE",
     "DEFAULT",
     "FAST",
     "PAPER",
-    "POSITIVE",
     "PRESETS",
     "STYLE_LAYERS",
     "Settings",
@@ -34,8 +33,15 @@ __all__ = [
     "overridable",
     "override",
     "preset",
-    "read_yaml",
 ]
+
+# Larger values overflow float32, or give pictures of noise with any network. They keep mistakes
+# such as 1e30 out; within them, a descent that diverges is stopped.
+Positive = Annotated[float, Field(gt=0, le=1e12, allow_inf_nan=False)]
+Factor = Annotated[float, Field(ge=0, le=1e12, allow_inf_nan=False)]
+Colour = Annotated[float, Field(gt=0, le=1e4, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
+Steps = Annotated[int, Field(ge=1, le=1_000_000)]
 
 
 @dataclass(frozen=True)
@@ -64,12 +70,14 @@ class Transfer:
     """
 
     content_layer: str
-    style_layers: Tuple[str, ...]
-    alpha: float
-    beta: float
+    style_layers: Names
+    alpha: Factor
+    beta: Factor
     content: Weighting
     style: Weighting
-    weight_decay: float
+    weight_decay: Share
+
+    _numbers = field_validator("alpha", "beta", "weight_decay", mode="before")(number)
 
     @property
     def layers(self) -> Tuple[str, ...]:
@@ -82,31 +90,36 @@ class Settings:
     """All hyper-parameters of an inversion. Lengths are pixels, colours RGB on the 0-255 scale."""
 
     preset: str
-    pool: str  # "avg" or "max"
-    long_edge: int  # a picture is resized so that its longer side has this many pixels
-    resize_mode: str  # skimage.transform.resize's `mode`
+    pool: Literal["avg", "max"]
+    long_edge: Annotated[int, Field(ge=1, le=65_536)]  # pixels of the longer side after resizing
+    resize_mode: Literal["constant", "edge", "symmetric", "reflect", "wrap"]  # as skimage's `mode`
     anti_aliasing: bool
-    content_scale: float  # value of white in the content picture
-    style_scale: float  # value of white in the style picture
-    style_size: str  # "content": warped to the size of the content; "own": aspect ratio kept
-    shares: str  # distribution of v in Eq. 3: "normal" or "simplex"
-    code_weight: float  # factor of ||F - T||^2
+    content_scale: Colour  # value of white in the content picture
+    style_scale: Colour  # value of white in the style picture
+    style_size: Literal["content", "own"]  # warped to the content's size, or its aspect ratio kept
+    shares: Literal["normal", "simplex"]  # distribution of v in Eq. 3
+    code_weight: Positive  # factor of ||F - T||^2
     purposeful: Transfer
     gatys: Transfer
-    steps: int  # maximum number
-    stop: float  # stop when the relative change of the picture in a step is below; 0: never
-    learning_rate: float
-    momentum: float
-    last_momentum: float  # the momentum changes linearly to this value over all steps
-    gradient: str  # "clip": each element is clipped to +-clip; "scale": scaled to one size
-    clip: float  # the limit, or the root mean square of the scaled gradient
-    schedule: str  # "steps": stepwise decay; "cosine": half a cosine wave that ends at 0
-    decay: float  # for "steps", the factor of the learning rate ...
-    decay_every: int  # ... and the number of steps between decays
-    weight_decay: float  # applied to the difference of the picture from the mean colour
-    start: float  # the initial picture is uniform in +-start around the mean colour
-    denoise: float  # weight of total variation denoising (Chambolle) when saving; 0: none
-    batch: int  # pictures per batch; 0: as many as fit into half of the free memory
+    steps: Steps  # maximum number
+    stop: Share  # stop when the relative change of the picture in a step is below; 0: never
+    learning_rate: Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
+    momentum: Share
+    last_momentum: Share  # the momentum changes linearly to this value over all steps
+    gradient: Literal["clip", "scale"]  # clip each element to +-clip, or scale all to one size
+    clip: Positive  # the limit, or the root mean square of the scaled gradient
+    schedule: Literal["steps", "cosine"]  # stepwise decay; half a cosine wave that ends at 0
+    decay: Annotated[float, Field(gt=0, le=1)]  # for "steps", the factor of the learning rate ...
+    decay_every: Steps  # ... and the number of steps between decays
+    weight_decay: Share  # applied to the difference of the picture from the mean colour
+    start: Annotated[float, Field(ge=0, le=1e4)]  # the initial picture is uniform in +-start
+    denoise: Annotated[float, Field(ge=0, le=100)]  # weight of TV denoising when saving; 0: none
+    batch: Annotated[int, Field(ge=0, le=100_000)]  # pictures at once; 0: as memory allows
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _numbers(cls, value: Any, info: Any) -> Any:
+        return value if info.field_name == "anti_aliasing" else number(value)
 
 
 STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")  # paper, section 3.3
@@ -199,17 +212,6 @@ FAST = replace(
 DEFAULT = "code"  # for networks whose activations are as large as those of Caffe's VGG
 PRESETS = {"code": CODE, "paper": PAPER, "fast": FAST}
 
-CHOICES = {
-    "pool": ("avg", "max"),
-    "style_size": ("content", "own"),
-    "shares": ("normal", "simplex"),
-    "gradient": ("clip", "scale"),
-    "schedule": ("steps", "cosine"),
-    "resize_mode": ("constant", "edge", "symmetric", "reflect", "wrap"),
-}
-AT_LEAST_ONE = ("long_edge", "steps", "decay_every")
-POSITIVE = ("learning_rate", "clip", "content_scale", "style_scale", "decay")
-
 
 def preset(settings: Union[str, Settings]) -> Settings:
     """Return a preset by its name; :class:`Settings` are returned as is.
@@ -221,6 +223,10 @@ def preset(settings: Union[str, Settings]) -> Settings:
     """
     if isinstance(settings, Settings):
         return settings
+    if not isinstance(settings, str):
+        raise InputError(
+            f"settings={shown(settings)} must be {', '.join(map(repr, PRESETS))} or a Settings"
+        )
     if settings not in PRESETS:
         raise unknown("settings", settings, PRESETS)
     return PRESETS[settings]
@@ -249,15 +255,22 @@ def override(
     transfer = getattr(settings, section) if section else None
     for name, value in values.items():
         if transfer is not None and name in field_names(Transfer):
-            transfer = replace(transfer, **{name: _fit(name, value, getattr(transfer, name))})
+            transfer = _replaced(transfer, name, value)
         elif name in overridable():
-            settings = replace(settings, **{name: _fit(name, value, getattr(settings, name))})
+            settings = _replaced(settings, name, value)
         else:
             known = overridable() + (overridable(Transfer) if transfer is not None else ())
             raise unknown("setting", name, known)
     if section and transfer is not None:
         settings = replace(settings, **{section: transfer, "weight_decay": transfer.weight_decay})
     return settings
+
+
+def _replaced(settings: Any, name: str, value: Any) -> Any:
+    try:
+        return replace(settings, **{name: value})
+    except ValidationError as error:
+        raise refusal(name, value, error, getattr(settings, name)) from None
 
 
 def field_names(cls: type) -> Tuple[str, ...]:
@@ -271,61 +284,9 @@ def overridable(cls: type = Settings) -> Tuple[str, ...]:
     return tuple(name for name in field_names(cls) if name not in nested)
 
 
-def _fit(name: str, value: Any, like: Any) -> Any:
-    """Convert `value` to the type of `like`, and check that it is valid for `name`."""
-    try:
-        if isinstance(like, bool):
-            fitted: Any = _boolean(value)
-        elif isinstance(like, tuple):
-            fitted = tuple(value.split(",") if isinstance(value, str) else value)
-        elif isinstance(like, int) and isinstance(value, float) and value != int(value):
-            raise ValueError
-        else:
-            fitted = type(like)(value)
-    except (TypeError, ValueError):
-        raise InputError(f"{name}={value!r} must be a {_kind(like)}, such as {like!r}") from None
-    if name in CHOICES and fitted not in CHOICES[name]:
-        raise unknown(name, fitted, CHOICES[name])
-    if name in AT_LEAST_ONE and fitted < 1:
-        raise InputError(f"{name}={value!r} must be at least 1")
-    if isinstance(fitted, (int, float)) and not 0 <= fitted < float("inf"):
-        raise InputError(f"{name}={value!r} must be a finite number that is not negative")
-    if name in POSITIVE and fitted == 0:
-        raise InputError(f"{name}={value!r} must be positive")
-    return fitted
-
-
-def _kind(like: Any) -> str:
-    kinds = {bool: "truth value", int: "whole number", float: "number", tuple: "list of layers"}
-    return kinds.get(type(like), "word")
-
-
-def _boolean(value: Any) -> bool:
-    words = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
-    if str(value).lower() not in words:
-        raise ValueError(value)
-    return words[str(value).lower()]
-
-
 def as_dict(settings: Settings, section: Optional[str] = None) -> Dict[str, Any]:
     """Return the settings as plain data, with style transfer only if it is `section`."""
     values = dataclasses.asdict(settings)
     transfer = {name: values.pop(name) for name in ("purposeful", "gatys")}
-    return {**values, **(transfer[section] if section else {})}
-
-
-def read_yaml(path: Union[str, Path]) -> Dict[str, Any]:
-    """Read a mapping from a YAML file.
-
-    Raises
-    ------
-    InputError
-        If the file is missing, is not valid YAML, or does not contain a mapping.
-    """
-    try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
-    if not isinstance(content, dict):
-        raise InputError(f"{path} must contain a mapping of 'key: value' lines")
-    return content
+    found = {**values, **(transfer[section] if section else {})}
+    return {name: list(v) if isinstance(v, tuple) else v for name, v in found.items()}

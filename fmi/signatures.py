@@ -13,6 +13,8 @@ import inspect
 import sys
 from typing import Any, Callable, Dict, List, TypeVar
 
+from typing_extensions import get_type_hints
+
 from fmi.call import Options
 from fmi.settings import Settings, Transfer, overridable
 
@@ -36,9 +38,18 @@ def keywords(transfer: bool = False) -> List[inspect.Parameter]:
 
 def settings(transfer: bool = False) -> Dict[str, str]:
     """The settings that are keywords, and their types."""
-    kinds = {f.name: str(f.type) for c in (Settings, Transfer) for f in dataclasses.fields(c)}
+    kinds = {**get_type_hints(Settings), **get_type_hints(Transfer)}
     names = [*overridable(), *(overridable(Transfer) if transfer else ())]
-    return {name: kinds[name] for name in names}
+    return {name: _written(kinds[name]) for name in names}
+
+
+def _written(kind: Any) -> str:
+    """Return a type as it is written in source code."""
+    return (
+        kind.__name__
+        if isinstance(kind, type)
+        else str(kind).replace("typing.", "").replace("'", '"')
+    )
 
 
 def _keyword(name: str, kind: str, default: Any) -> inspect.Parameter:
@@ -72,11 +83,12 @@ HEAD = '''\
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Optional, Tuple, TypedDict, Union
+from typing import Any, Literal, Optional, Tuple, TypedDict, Union
 
 from fmi import descent
 from fmi.call import Init
 from fmi.device.mxnet import Context
+from fmi.inversion import Keeper
 from fmi.networks.base import Input
 from fmi.networks.weights import Weights
 from fmi.settings import Settings

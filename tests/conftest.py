@@ -12,6 +12,8 @@ from fmi.networks.topology import VGG19
 FILTERS = (4, 5, 6, 7, 8)  # of each convolution of a block of the small network
 CAFFE_MEAN = np.array([123.68, 116.779, 103.939])
 
+os.environ["FMI_CTX"] = "cpu"  # the tests know what the CPU gives, whether or not there is a GPU
+
 
 def random_arrays(filters=FILTERS, seed=3, gain=1.0):
     """He-initialised weights of all 16 convolutions, the first scaled to the 0-255 range."""
@@ -24,6 +26,14 @@ def random_arrays(filters=FILTERS, seed=3, gain=1.0):
         arrays[f"{name}_bias"] = random.normal(0, 0.5, count)
         channels = count
     return {key: value.astype(np.float32) for key, value in arrays.items()}
+
+
+@pytest.fixture(autouse=True)
+def store_folder(tmp_path_factory, monkeypatch):
+    """A store for each test."""
+    folder = tmp_path_factory.mktemp("store") / "store"
+    monkeypatch.setenv("FMI_STORE", str(folder))
+    return folder
 
 
 @pytest.fixture(scope="session")
@@ -66,6 +76,26 @@ def picture_folder(tmp_path_factory):
     for seed, name in enumerate(names):
         Image.fromarray(smooth_picture(42, 56, seed)).save(folder / f"{name}.png")
     return folder
+
+
+def ended(feature_map, how, at):
+    """feature_map, whose call number `at` ends early: "interrupted" by Ctrl-C, or "diverged"."""
+    calls = []
+
+    def interrupt(state):
+        if state.step == 3:
+            raise KeyboardInterrupt
+
+    def function(*arguments, **options):
+        calls.append(None)
+        if len(calls) == at and how == "interrupted":
+            return feature_map(*arguments, **options, callback=interrupt)
+        found = feature_map(*arguments, **options)
+        if len(calls) == at:
+            found[0].stopped = how
+        return found
+
+    return function
 
 
 def _folder(variable):

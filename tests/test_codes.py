@@ -1,5 +1,7 @@
 """Eq. 2, Eq. 3, energies, Gram matrices and rank matching: properties and NumPy oracles."""
 
+import zlib
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -8,6 +10,7 @@ from hypothesis.extra.numpy import arrays
 
 from fmi import codes
 from fmi.device.mxnet import mx
+from fmi.errors import InputError
 
 SHAPE = (1, 5, 3, 4)
 code_arrays = arrays(np.float32, SHAPE, elements=st.floats(0, 1000, width=32))
@@ -56,6 +59,68 @@ def test_reallocate_is_equation_3():
         for c in range(SHAPE[1]):
             wanted = shares[draw, c] * code[0, c] / code[0, c].sum() * code[0].sum()
             np.testing.assert_allclose(changed[draw, c], wanted, rtol=1e-5)
+
+
+def test_a_map_whose_sum_is_not_positive_stays_0_and_is_reported():
+    """The others share what they have themselves, with the sign of their shares."""
+    code = np.ones(SHAPE, np.float32)
+    code[0, 1] = -3  # its sum is -36
+    code[0, 2] = 0
+    code[0, 3, 0, 0] = -11  # its sum is 0
+    shares = np.array([[0.25, 0.5, 0.125, 0.0625, 0.0625], [-1, 1, 1, 1, -1]])
+    changed = codes.reallocate(nd(code), nd(shares, "float64")).asnumpy()
+    assert codes.silent(nd(code)) == [1, 2, 3]
+    assert not changed[:, 1:4].any()
+    for share, found in zip(shares, changed):
+        np.testing.assert_allclose(found[[0, 4]].sum(axis=(1, 2)), 24 * share[[0, 4]], rtol=1e-6)
+    nothing = codes.reallocate(nd(-code[:, 1:2] - 6), nd([[1.0]], "float64"))
+    assert codes.silent(nd(-code[:, 1:2] - 6)) == [0]
+    assert not nothing.asnumpy().any()
+
+
+def test_silent_and_reallocate_agree_where_float32_sums_would_not():
+    code = np.full(SHAPE, 1e-9, np.float32)
+    code[0, 0, 0, :2] = 1e8, -1e8  # the rest of its sum is lost in float32
+    changed = codes.reallocate(nd(code), nd(np.full((1, 5), 0.2), "float64")).asnumpy()[0]
+    assert codes.silent(nd(code)) == [c for c in range(5) if not changed[c].any()] == []
+
+
+def drawn(distribution, layer="relu4_1", seed=0, draw=0, channels=512):
+    return codes.shares(distribution, channels, seed, draw, layer)
+
+
+@pytest.mark.parametrize("distribution", ["normal", "simplex"])
+def test_shares_are_those_of_the_distribution_and_repeatable(distribution):
+    found = drawn(distribution, seed=3, draw=2)
+    assert found.shape == (512,) and found.dtype == np.float64
+    assert found.sum() == pytest.approx(1)
+    assert ((found < 0).any()) == (distribution == "normal")
+    random = np.random.RandomState([3, 2, zlib.crc32(b"relu4_1")])
+    wanted = {"normal": codes.normal_shares, "simplex": codes.simplex_shares}[distribution]
+    np.testing.assert_array_equal(found, wanted(random, 512))
+    np.testing.assert_array_equal(found, drawn(distribution, seed=3, draw=2))
+
+
+@pytest.mark.parametrize("distribution", ["normal", "simplex"])
+def test_shares_of_layers_draws_and_seeds_are_independent(distribution):
+    places = [
+        (layer, seed, draw)
+        for layer in ("relu3_1", "relu4_1", "relu5_1")
+        for seed in (0, 1, 2)
+        for draw in (0, 1, 2)
+    ]
+    rows = np.stack([drawn(distribution, *place) for place in places])
+    correlation = np.corrcoef(rows)[np.triu_indices(len(places), k=1)]
+    assert np.abs(correlation).max() < 5.5 / np.sqrt(512)  # standard deviation: 1 / sqrt(512)
+    assert 0.9 < correlation.std() * np.sqrt(512) < 1.1
+    narrow, wide = drawn(distribution, "relu2_1", channels=128), rows[0]
+    assert np.abs(np.corrcoef(narrow, wide[:128])[0, 1]) < 5 / np.sqrt(128)
+
+
+def test_an_unknown_distribution_is_refused():
+    with pytest.raises(InputError, match="gamma") as caught:
+        drawn("gamma")
+    assert "normal" in str(caught.value) and "simplex" in str(caught.value)
 
 
 @settings(deadline=None)

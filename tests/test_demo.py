@@ -4,6 +4,7 @@ import pytest
 from PIL import Image
 
 from experiments import demo
+from fmi import cli
 from fmi.errors import FetchError, InputError
 from fmi.sources import fetch
 
@@ -25,6 +26,28 @@ def test_its_network(monkeypatch, capsys):
         with pytest.raises(InputError, match="WEIGHTS=embedded or WEIGHTS=vgg16-hed"):
             demo.network(wrong)
     assert demo.main(["STEPS=3"]) == 2
+
+
+def test_ctrl_c_while_its_network_is_fetched(monkeypatch, capsys):
+    def interrupted(source):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(fetch, "fetch", interrupted)
+    assert demo.main([]) == 130
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_figure_that_fails_ends_it(monkeypatch, tmp_path, capsys):
+    """With the status of the figure, and without what to look at."""
+    drawn = []
+
+    def draw(words):
+        drawn.append(words[1])
+        return 130 if "fig4" in words[1] else 0
+
+    monkeypatch.setattr(cli, "main", draw)
+    assert demo.main(["WEIGHTS=embedded"]) == 130
+    assert len(drawn) == 2 and capsys.readouterr().out == ""
 
 
 def test_the_whole_of_it(monkeypatch, tmp_path, capsys):

@@ -1,5 +1,6 @@
 """The descent: schedule, per-picture stops, freezing, batches, callbacks, Ctrl-C."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -50,7 +51,10 @@ def test_update_is_the_formula(preset):
     velocity, moved, moving = np.zeros_like(image), mx.nd.array(image), mx.nd.zeros(image.shape)
     for step in range(1, 6):
         gradient = (random.standard_cauchy(image.shape) * 10.0**step).astype(np.float32)
-        descent.update(moved, mx.nd.array(gradient), moving, chosen, step)
+        before = moved.asnumpy()
+        after = descent.update(moved, mx.nd.array(gradient), moving, chosen, step)
+        np.testing.assert_array_equal(moved.asnumpy(), before)  # only the velocity is changed
+        moved = after
         clipped = preset is CODE
         shaped = np.clip(gradient, -10, 10) if clipped else scaled(gradient, chosen.clip)
         wave = (1 + np.cos(np.pi * (step - 1) / 20)) / 2
@@ -155,6 +159,232 @@ def test_interrupt_keeps_what_there_is(picture, small_weights):
     )
     assert [(p.stopped, p.steps) for p in found] == [("interrupted", 4)] * 2
     assert np.abs(found[0].array - found[1].array).max() > 1
+
+
+class Rows:
+    """The loss of :class:`Script`: which rows of its tables are computed."""
+
+    def __init__(self, rows):
+        self.rows = list(rows)
+        self.pictures = len(self.rows)
+
+    def take(self, pictures):
+        return Rows(self.rows[place] for place in pictures)
+
+
+class Script:
+    """A network with given losses and gradients, (pictures, steps) each."""
+
+    def __init__(self, losses, gradients):
+        self.losses, self.gradients = np.array(losses), np.array(gradients)
+        self.step, self.images = 0, []
+
+    def gradient(self, image, loss):
+        from fmi.device.mxnet import mx
+
+        self.images.append((loss.rows, image.asnumpy()))
+        losses, gradients = self.losses[loss.rows, self.step], self.gradients[loss.rows, self.step]
+        self.step += 1
+        return mx.nd.array(losses), mx.nd.ones_like(image) * mx.nd.array(
+            gradients.reshape(-1, 1, 1, 1)
+        )
+
+
+PLAIN = replace(
+    CODE,
+    learning_rate=1.0,
+    decay=1.0,
+    momentum=0.0,
+    last_momentum=0.0,
+    weight_decay=0.0,
+    clip=1e30,
+    steps=5,
+    stop=0.0,
+)
+
+
+def scripted(losses, gradients, chosen=PLAIN, first=100.0, **options):
+    """What minimise makes of a picture whose pixels are all `first`, with ``x <- x - gradient``."""
+    from fmi.device.mxnet import mx
+
+    network = Script(losses, gradients)
+    image = mx.nd.ones((1, 3, 2, 2)) * first
+    rows = Rows(range(len(losses)))
+    return descent.minimise(network, rows, image, chosen, progress=False, **options)
+
+
+NAN, INF = float("nan"), float("inf")
+GOOD = ([9, 8, 7, 6, 5], [1, 2, 3, 4, 5])
+# losses, gradients, pixels of the picture that is kept, its losses, its relative change
+DIVERGING = {
+    "loss": ([9, 8, INF, 6, 5], GOOD[1], 99, [9, 8], 1 / 99),
+    "nan": ([9, 8, 7, NAN, 5], GOOD[1], 97, [9, 8, 7], 2 / 97),
+    "gradient": (GOOD[0], [1, 2, INF, 4, 5], 97, [9, 8, 7], 2 / 97),
+    "nan gradient": (GOOD[0], [1, NAN, 3, 4, 5], 99, [9, 8], 1 / 99),
+    "length": (GOOD[0], [1, 2, 3, 1e20, 5], 94, [9, 8, 7, 6], 3 / 94),
+    "first gradient": (GOOD[0], [INF, 2, 3, 4, 5], 100, [9], None),
+    "second loss": ([9, NAN, 7, 6, 5], GOOD[1], 100, [9], None),
+    "first loss": ([-INF, 8, 7, 6, 5], GOOD[1], 100, [], None),
+}
+
+
+def check_diverged(found, pixels, losses, change):
+    assert found.stopped == "diverged"
+    assert found.image.shape == (3, 2, 2) and (found.image == pixels).all()
+    assert found.loss == losses
+    assert found.change == (None if change is None else pytest.approx(change, rel=1e-6))
+    json.dumps([found.loss, found.change], allow_nan=False)
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+@pytest.mark.parametrize("name", DIVERGING)
+def test_a_descent_that_diverges_stops_and_keeps_the_last_good_picture(name, caplog):
+    losses, gradients, *wanted = DIVERGING[name]
+    steps, ended = [], []
+    options = {"callback": lambda s: steps.append(s.step), "finished": lambda *a: ended.append(a)}
+    (found,) = scripted([losses], [gradients], label="relu9_9", **options)
+    check_diverged(found, *wanted)
+    kept = len(wanted[1])
+    whole_steps = kept if "loss" in name or name == "nan" else kept - 1
+    assert steps == list(range(1, whole_steps + 1))
+    assert ended == []
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert "relu9_9" in record.getMessage()
+    if name == "first loss":
+        assert "init" in record.getMessage()
+    else:
+        assert f"step {kept} " in record.getMessage()
+        assert "learning_rate" in record.getMessage() and "clip" in record.getMessage()
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_pictures_that_diverge_stop_or_go_on_in_one_batch_as_alone(caplog):
+    rows = [GOOD, *(case[:2] for case in DIVERGING.values()), ([1, 2, 3, 4, 5], [7, 7, 7, 1, 1])]
+    chosen = replace(PLAIN, stop=1.9 / 97)  # GOOD and others make changes 1/99, 2/97, 3/94 ...
+    for settings_ in (PLAIN, chosen):
+        together = scripted(*zip(*rows), settings_)
+        alone = [scripted([losses], [gradients], settings_)[0] for losses, gradients in rows]
+        for one, other in zip(together, alone):
+            np.testing.assert_array_equal(one.image, other.image)
+            assert (one.loss, one.change, one.stopped) == (other.loss, other.change, other.stopped)
+    assert [d.stopped for d in together].count("change") > 1
+    together = scripted(*zip(*rows))
+    assert [d.stopped for d in together] == ["steps", *["diverged"] * len(DIVERGING), "steps"]
+    for found, (_, _, *wanted) in zip(together[1:], DIVERGING.values()):
+        check_diverged(found, *wanted)
+    assert (together[0].image == 100 - 15).all() and (together[-1].image == 100 - 23).all()
+    assert together[0].loss == GOOD[0]
+
+
+def test_the_callback_sees_only_pictures_that_have_neither_stopped_nor_diverged():
+    states = []
+    losses = [GOOD[0], [9, NAN, 9, 9, 9], GOOD[0]]
+    gradients = [GOOD[1], GOOD[1], [8, 0, 3, 4, 5]]
+    chosen = replace(PLAIN, steps=3, stop=1e-6)
+    scripted(losses, gradients, chosen, callback=states.append)
+    assert [s.pictures for s in states] == [(0, 1, 2), (0, 2), (0,)]
+    assert [s.loss.tolist() for s in states] == [[9, 9, 9], [8, 8], [7]]
+    for state, change in zip(states, ([1 / 99, 1 / 99, 8 / 92], [2 / 97, 0], [3 / 94])):
+        np.testing.assert_allclose(state.change, change, rtol=1e-6)
+    pixels = [state.image.asnumpy()[:, 0, 0, 0].tolist() for state in states]
+    assert pixels == [[99, 99, 92], [97, 92], [94]]  # each its own copy
+
+
+def test_what_a_callback_does_to_its_copy_does_not_change_the_descent():
+    def write(state):
+        state.image[:] = 0
+
+    (found,) = scripted([GOOD[0]], [GOOD[1]], callback=write)
+    assert (found.image == 85).all()
+
+
+def test_finished_is_called_as_soon_as_a_picture_has_stopped():
+    events = []
+    losses = [GOOD[0]] * 4
+    gradients = [[8, 8, 0, 1, 1], [8, 0, 1, 1, 1], [8, INF, 1, 1, 1], [8, 8, 8, 8, 8]]
+    chosen = replace(PLAIN, stop=1e-6, steps=4)
+
+    def finished(index, found):
+        events.append((index, found.stopped, found.change, float(found.image[0, 0, 0])))
+
+    def step(state):
+        events.append(state.step)
+
+    found = scripted(losses, gradients, chosen, callback=step, finished=finished)
+    first, second = (1, "change", 0.0, 92.0), (0, "change", 0.0, 84.0)
+    assert events == [1, 2, first, 3, second, 4, (3, "steps", pytest.approx(8 / 68), 68.0)]
+    assert [d.stopped for d in found] == ["change", "change", "diverged", "steps"]
+    assert 0 < found[1].seconds <= found[0].seconds <= found[3].seconds
+
+
+@pytest.mark.parametrize("where", ["callback", "finished"])
+def test_exceptions_of_the_callers_functions_pass_through(where):
+    mine = ZeroDivisionError("mine")
+
+    def fails(*_):
+        raise mine
+
+    with pytest.raises(ZeroDivisionError) as caught:
+        scripted([GOOD[0]], [GOOD[1]], **{where: fails})
+    assert caught.value is mine
+
+
+def test_an_interrupt_while_a_finished_picture_is_saved():
+    def interrupt(index, found):
+        raise KeyboardInterrupt
+
+    gradients = [[8, 0, 1, 1, 1], [8, 8, 1, 1, 1], [8, 0, 1, 1, 1]]
+    found = scripted([GOOD[0]] * 3, gradients, replace(PLAIN, stop=1e-6), finished=interrupt)
+    assert [d.stopped for d in found] == ["change", "interrupted", "change"]
+    assert [d.image[0, 0, 0] for d in found] == [92, 84, 92]
+    assert [d.loss for d in found] == [[9, 8]] * 3
+    assert [d.change for d in found] == [0, pytest.approx(8 / 84), 0]
+    assert min(d.seconds for d in found) > 0
+
+
+def test_an_interrupt_before_the_first_step_keeps_the_initial_picture():
+    class Interrupted(Script):
+        def gradient(self, image, loss):
+            raise KeyboardInterrupt
+
+    from fmi.device.mxnet import mx
+
+    network = Interrupted([GOOD[0]], [GOOD[1]])
+    image = mx.nd.ones((1, 3, 2, 2))
+    (found,) = descent.minimise(network, Rows([0]), image, PLAIN, progress=False)
+    assert (found.stopped, found.loss, found.change) == ("interrupted", [], None)
+    assert (found.image == 1).all()
+
+
+def test_each_picture_has_its_own_memory_and_the_first_is_left_as_it_is():
+    from fmi.device.mxnet import mx
+
+    first = mx.nd.ones((3, 3, 2, 2))
+    gradients = [[1, 0, 1, 1, 1], [1, INF, 1, 1, 1], [1, 1, 1, 1, 1]]
+    network = Script([GOOD[0]] * 3, gradients)
+    chosen = replace(PLAIN, stop=1e-6)
+    found = descent.minimise(network, Rows(range(3)), first, chosen, progress=False)
+    assert [d.stopped for d in found] == ["change", "diverged", "steps"]
+    for each in found:
+        assert each.image.flags.owndata and each.image.base is None
+    assert (first.asnumpy() == 1).all() and first.grad is None
+
+
+def test_a_picture_that_becomes_the_mean_colour_has_a_finite_change():
+    (found,) = scripted([GOOD[0]], [[0, 0, 0, 0, 100]])
+    assert not found.image.any()
+    assert found.stopped == "steps" and np.isfinite(found.change) and found.change > 1e30
+
+
+def test_gatys_with_a_learning_rate_that_is_too_large(picture, style, small_weights, caplog):
+    options = {**QUICK, "weights": small_weights, "clip": 1e9, "steps": 50, "stop": 0}
+    found = fmi.invert.gatys(picture, style, learning_rate=1e3, **options)
+    assert found.stopped == "diverged"
+    assert np.isfinite(found.array).all() and np.isfinite(found.loss).all()
+    assert 0 < found.steps < 50
+    assert "learning_rate (1000)" in caplog.text
+    json.dumps(found.describe(), allow_nan=False)
 
 
 def test_interrupted_chain_keeps_finished_filters(picture, small_weights):

@@ -6,6 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import ended
+
+import fmi.invert
 
 pytest.importorskip("scipy")
 
@@ -229,6 +232,61 @@ def test_panel_measures():
     assert evaluate.contrast(half) == pytest.approx(50)
     assert evaluate.chosen_filters(128, 16)[-1] == 120
     assert evaluate.chosen_filters(4, 16) == [0, 1, 2, 3]
+
+
+@pytest.fixture
+def measured(config, run, tmp_path, monkeypatch):
+    """The arguments of evaluate for the tiny network, with few and small panels."""
+    report = {**config.report, "repeats": 1}
+    panels = {"layers": ["relu1_2", "relu2_2"], "pictures": ["coffee", "rocket"], "filters": 2}
+    means = dict.fromkeys(network.layer_names(), 50)
+    small = replace(
+        config,
+        report=report,
+        panels={**panels, "long_edge": 32},
+        calibration={**config.calibration, "means": means},
+    )
+    monkeypatch.setattr(train.Config, "read", lambda path: small)
+    feature_map = fmi.invert.feature_map
+    monkeypatch.setattr(
+        fmi.invert, "feature_map", lambda *args, **kw: feature_map(*args, **kw, steps=4, stop=0)
+    )
+    weights, _ = export.make(config, run[0], train.held_out_canvases(config, run[1]))
+    export.write_network(tmp_path / "net.npz", weights, {"name": "tiny"})
+    names = ("--config", tmp_path, "--run", run[1], "--network", tmp_path / "net.npz")
+    return [*map(str, names), "--out", str(tmp_path / "metrics.json"), "--untrained", "--record"]
+
+
+def test_metrics_are_written_and_recorded(measured, tmp_path):
+    assert evaluate.main(measured) == 0
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    for name in ("panels", "panels_untrained"):
+        assert list(metrics[name]) == ["relu1_2", "relu2_2"]
+        assert all(0 <= row["found_again"] <= 1 for row in metrics[name].values())
+    _, metadata = export.read_network(tmp_path / "net.npz")
+    assert metadata["metrics"] == metrics
+
+
+@pytest.mark.parametrize("at", [1, 4, 7])  # the first, the last, and one of the untrained network
+@pytest.mark.parametrize(("how", "status"), [("interrupted", 130), ("diverged", 2)])
+def test_an_inversion_that_was_ended_ends_the_evaluation(
+    how, status, at, measured, tmp_path, monkeypatch, capsys
+):
+    """Numbers of half a descent are worse than none."""
+    before = (tmp_path / "net.npz").read_bytes()
+    monkeypatch.setattr(fmi.invert, "feature_map", ended(fmi.invert.feature_map, how, at))
+    assert evaluate.main(measured) == status
+    said = capsys.readouterr().err
+    lines = [line for line in said.splitlines() if line.startswith("evaluate: ")]
+    assert len(lines) == 1 and how in lines[0] and "Traceback" not in said
+    assert not (tmp_path / "metrics.json").exists()
+    assert (tmp_path / "net.npz").read_bytes() == before
+
+
+def test_an_evaluation_of_what_is_not_there_is_one_line(tmp_path, capsys):
+    names = ("--config", tmp_path / "no.yaml", "--run", tmp_path, "--network", tmp_path / "no.npz")
+    assert evaluate.main([*map(str, names), "--out", str(tmp_path / "metrics.json")]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
 
 
 @pytest.mark.skipif(not EMBEDDED.exists(), reason="models/embedded.npz is not there")

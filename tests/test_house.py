@@ -15,12 +15,12 @@ MODULES = {
 }
 # Rooms from the lowest to the highest; a module may import from its own room and from lower ones.
 ROOMS = (
-    ("errors", "device", "files"),
+    ("errors", "checks", "device", "files"),
     ("sources", "settings", "pictures"),
     ("codes", "losses"),
     ("networks",),
     ("descent", "evidence", "inversion"),
-    ("call",),
+    ("call", "request"),
     ("signatures", "keywords"),
     ("invert",),
     ("sheets", "runs", "doctor"),

@@ -11,7 +11,7 @@ from conftest import smooth_picture
 from PIL import Image
 
 import fmi.invert
-from fmi import settings, signatures
+from fmi import call, descent, pictures, request, settings, signatures
 from fmi.call import Options
 from fmi.errors import InputError
 from fmi.networks import weights
@@ -33,7 +33,8 @@ def test_an_inversion_holds_all_that_is_needed_to_repeat_it(picture, options, sm
     assert record["settings"]["learning_rate"] == 0.1
     assert record["network"]["sha256"] == weights.read(small_weights).sha256
     assert (record["precision"], record["device"]) == ("float32", "cpu(0)")
-    assert set(record["versions"]) == {"fmi", "mxnet", "numpy", "python"}
+    packages = {"mxnet", "numpy", "pillow", "scikit-image", "scipy"}
+    assert set(record["versions"]) == {"fmi", "fmi_source", "python", *packages}
     assert record["pictures"]["content"]["width"] == 48
     overrides = {"steps": 3, "stop": 0, "long_edge": 48}
     again = fmi.invert.feature_map(
@@ -205,7 +206,7 @@ def test_silent_feature_maps_are_reported(arrays, options, tmp_path, caplog):
             lambda p, o: fmi.invert.random(p, "relu1_1", draws=0, **o),
             "draws=0 must be at least 1",
         ),
-        (lambda p, o: fmi.invert.code(p, "relu1_1", seed=-1, **o), "seed=-1 must be an integer"),
+        (lambda p, o: fmi.invert.code(p, "relu1_1", seed=-1, **o), "seed=-1 must be at least 0"),
         (
             lambda p, o: fmi.invert.code(p, "relu1_1", step=3, **o),
             "keyword 'step'; did you mean steps",
@@ -217,7 +218,7 @@ def test_silent_feature_maps_are_reported(arrays, options, tmp_path, caplog):
             lambda p, o: fmi.invert.code(p, "relu5_1", **{**o, "long_edge": 20}),
             "too small for relu5_1: each side must have at least 16 pixels",
         ),
-        (lambda p, o: fmi.invert.code(p, "relu1_1", ctx="gpu(7)", **o), "ctx='gpu(7)'"),
+        (lambda p, o: fmi.invert.code(p, "relu1_1", ctx="gpu(99)", **o), "ctx='gpu(99)'"),
         (lambda p, o: fmi.invert.code(p, "relu1_1", precision="half", **o), "unknown precision"),
         (
             lambda p, o: fmi.invert.code(p, "relu1_1", precision="float16", **o),
@@ -229,6 +230,119 @@ def test_what_cannot_be_used_is_refused(picture, options, call, message):
     with pytest.raises(InputError) as error:
         call(picture, options)
     assert message in str(error.value)
+
+
+WRONG = {
+    "layer": [3, True, b"relu1_1", [3], [["relu1_1"]], {"relu1_1": 1}, "", "relu1_1:1.5", "a\0b"],
+    "filters": [
+        "0",
+        0.0,
+        [0.5],
+        [np.float32(1)],
+        np.array([[0]]),
+        True,
+        [True],
+        {0},
+        [None],
+        10**30,
+    ],
+    "chain": ["perhaps", 3, None],
+    "progress": ["perhaps", 3],
+    "callback": [3, "print"],
+    "seed": ["1", 1.5, True, None, float("nan"), 10**30],
+    "ctx": [3, b"cpu", "cpu(7)", "gpu(99999999999999999999)"],
+    "precision": [3, b"float32", []],
+    "settings": [["code"], 3, {}, ""],
+    "weights": [3, None, [], np.zeros((4, 4, 3), np.uint8), "x" * 5000, "a\0b"],
+    "network": [3, [], "", "x" * 5000],
+    "store": [3, "results"],
+    "init": [3, np.full((36, 48, 3), np.inf), np.full((36, 48, 3), 1e30), "a\0b"],
+    "steps": [float("inf"), 1.5, True, 10**30, "9" * 5000],
+    "long_edge": [10**12, 1.5, [1]],
+    "learning_rate": [1e300, 0, "fast"],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [(n, value) for n, values in WRONG.items() for value in values]
+)
+def test_values_of_the_wrong_kind_are_named(picture, options, name, value):
+    given = {"picture": picture, "layer": "relu1_1", "filters": 0, **options, name: value}
+    if name == "network":
+        del given["weights"]
+    with pytest.raises(InputError) as error:
+        fmi.invert.feature_map(given.pop("picture"), given.pop("layer"), **given)
+    text = str(error.value)
+    assert name.rstrip("s") in text.lower() or "device" in text or "long_edge" in text
+    assert len(text) < 600 and "\n" not in text
+
+
+@pytest.mark.parametrize("draws", ["2", 1.5, 2.0, float("nan"), 0, -1, True, None, 10**30])
+def test_draws_must_be_a_whole_number(picture, options, draws):
+    with pytest.raises(InputError, match="^draws="):
+        fmi.invert.random(picture, "relu1_1", draws, **options)
+
+
+def test_whole_layers_have_no_filters(picture, options):
+    for function in (fmi.invert.code, fmi.invert.random, fmi.invert.activations):
+        with pytest.raises(InputError, match="'relu1_1:3' names filters"):
+            function(picture, "relu1_1:3", **options)
+
+
+def test_a_style_is_needed(picture, options):
+    with pytest.raises(InputError, match="picture must be .* not NoneType"):
+        fmi.invert.gatys(picture, None, **options)
+
+
+def test_errors_of_a_callback_pass_through(picture, options):
+    class MineError(Exception):
+        pass
+
+    def fails(state):
+        raise MineError
+
+    with pytest.raises(MineError):
+        fmi.invert.code(picture, "relu1_1", callback=fails, **options)
+
+
+def test_save_refuses_what_cannot_be_written(picture, options, tmp_path):
+    found = fmi.invert.code(picture, "relu1_1", **options)
+    for wrong in (3, None, "a\0b.png", "x" * 5000 + ".png", "/dev/null/x.png", "x.jpg", ""):
+        with pytest.raises(InputError):
+            found.save(wrong)
+    for extra in (object(), float("nan"), {1}, b"x", np.zeros(3)):
+        with pytest.raises(InputError, match="JSON"):
+            found.save(tmp_path / "x.png", more=extra)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_undenoised_picture_is_not_the_denoised_one(picture, options, tmp_path):
+    found = fmi.invert.code(picture, "relu1_1", **options)
+    found.save(tmp_path / "x.png", undenoised=True)
+    with Image.open(tmp_path / "x_undenoised.png") as image:
+        assert np.array_equal(np.asarray(image), pictures.eight_bits(found.array))
+    with Image.open(tmp_path / "x.png") as image:
+        wanted = pictures.denoised(pictures.eight_bits(found.array), 0.2)
+        assert np.array_equal(np.asarray(image), wanted)
+
+
+def test_a_batch_is_as_large_as_memory_allows(picture, options, monkeypatch):
+    sizes = []
+    minimise = descent.minimise
+
+    def counted(network, loss, *rest, **more):
+        sizes.append(loss.pictures)
+        return minimise(network, loss, *rest, **more)
+
+    monkeypatch.setattr(descent, "minimise", counted)
+    need = request.code(picture, "relu2_1", None, options).call._need(48)
+    for pictures_, groups in ((0.9, [1, 1, 1, 1, 1]), (2.5, [2, 2, 1]), (5.1, [5])):
+        free = int(need * max(pictures_ / call.BATCH_SHARE, 1.01))
+        monkeypatch.setattr(call, "free_memory", lambda _, free=free: free)
+        sizes.clear()
+        fmi.invert.feature_map(picture, "relu2_1", [0, 1, 2, 3, 4], **options)
+        assert sizes == groups
+    assert need > 48 * 36 * 4 * 4 * 5  # two relus of four and five maps, their gradients ...
 
 
 def test_weights_that_lack_the_layer(arrays, picture, tmp_path):

@@ -5,6 +5,7 @@ import pytest
 
 from fmi import losses
 from fmi.device.mxnet import mx
+from fmi.networks.base import loss_scaling
 
 SHAPE = (2, 3, 4, 5)
 
@@ -75,16 +76,92 @@ def test_terms_add_up_and_can_be_taken_apart(code):
     np.testing.assert_allclose(found, wanted[1:], rtol=1e-4)
 
 
-def test_the_gradient_is_twice_the_weighted_difference_and_times_is_a_factor(code):
-    target = mx.nd.array(code[::-1].copy())
-    for factor in (1.0, 3.0):
-        loss = losses.code("relu1_1", target, 0.7).times(factor)
-        x = mx.nd.array(code)
-        x.attach_grad()
-        with mx.autograd.record():
-            values = loss({"relu1_1": x})
-        values.backward()
-        difference = code - code[::-1]
-        wanted = 0.7 * factor * (difference.astype("float64") ** 2).sum(axis=(1, 2, 3))
-        np.testing.assert_allclose(values.asnumpy(), wanted, rtol=1e-5)
-        np.testing.assert_allclose(x.grad.asnumpy(), 1.4 * factor * difference, rtol=1e-5)
+def gradient(code, value):
+    """The gradient for the code of what `value` makes of it."""
+    x = mx.nd.array(code)
+    x.attach_grad()
+    with mx.autograd.record():
+        values = value({"relu1_1": x})
+    values.backward()
+    return values.asnumpy(), x.grad.asnumpy()
+
+
+@pytest.mark.parametrize("weight", [0.5, 0.7])
+@pytest.mark.parametrize("factor", [1.0, 3.0, 0.0, -0.25])
+def test_the_gradient_is_twice_the_weighted_difference(weight, factor, code):
+    other = code[::-1].copy()
+    loss = losses.code("relu1_1", mx.nd.array(other), weight)
+    wanted = weight * factor * ((code - other).astype("float64") ** 2).sum(axis=(1, 2, 3))
+    for scaled in (factor * loss, loss * factor, lambda codes: factor * loss(codes)):
+        values, found = gradient(code, scaled)
+        np.testing.assert_allclose(values, wanted, rtol=1e-5)
+        np.testing.assert_allclose(found, 2 * weight * factor * (code - other), rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", STATISTICS)
+def test_each_picture_is_scaled_by_its_own_head_gradient(name, code):
+    loss, _ = make(name, weight=0.5)
+    _, plain = gradient(code, loss)
+    heads = np.array([1.0, -3.0], np.float32)
+    values, found = gradient(code, lambda codes: loss(codes) * mx.nd.array(heads))
+    np.testing.assert_allclose(found, plain * heads[:, None, None, None], rtol=1e-5)
+    _, squares = gradient(code, lambda codes: loss(codes) ** 2)
+    twice = 2 * (values / heads)[:, None, None, None]
+    np.testing.assert_allclose(squares, twice * plain, rtol=1e-4)
+
+
+def test_a_sum_is_scaled_term_by_term(code):
+    first, one = make("code")
+    second, two = make("energy", seed=2)
+    values = {"relu1_1": mx.nd.array(code)}
+    found = (2 * first + second * np.float64(0.5))(values).asnumpy()
+    np.testing.assert_allclose(found, 2 * one(code) + 0.5 * two(code), rtol=1e-4)
+    both = (first + second) * 3
+    assert [term.weight for term in both.terms] == [pytest.approx(2.1)] * 2
+    assert [term.weight for term in first.terms] == [0.7]  # unchanged
+    np.testing.assert_allclose(
+        (np.float32(3) * (first + second))(values).asnumpy(), both(values).asnumpy(), rtol=1e-6
+    )
+
+
+@pytest.mark.parametrize("other", ["3", None, [1.0], np.ones(2), mx.nd.ones(2), 1j, True])
+def test_a_loss_is_multiplied_by_numbers_only(other):
+    loss, _ = make("code")
+    for product in (lambda: loss * other, lambda: other * loss, lambda: loss + other):
+        with pytest.raises(TypeError):
+            product()
+
+
+@pytest.mark.parametrize("factor", [float("nan"), float("inf"), -np.inf])
+def test_a_factor_is_finite(factor):
+    loss, _ = make("code")
+    with pytest.raises(ValueError, match=str(factor)):
+        loss * factor
+
+
+@pytest.mark.parametrize("broken", ["loss", "gradient"])
+def test_a_picture_that_diverges_does_not_change_the_scale_of_the_others(broken):
+    """In float16: its loss is not finite, or its gradient is not whatever the scale."""
+
+    def differentiate(scale):
+        losses = np.array([7.0, np.nan if broken == "loss" else 3.0]) * scale
+        gradients = np.array([[2.0**-20, 1.0], [np.inf, 1.0]]) * scale  # float16 ends at 2**-24
+        return mx.nd.array(losses), mx.nd.array(gradients).astype("float16").astype("float32")
+
+    found, gradient, scale = loss_scaling(differentiate, 2.0)
+    assert scale == 2
+    assert found.asnumpy()[0] == 7
+    np.testing.assert_array_equal(gradient.asnumpy()[0], [2.0**-20, 1.0])
+
+
+def test_the_scale_is_halved_for_any_picture_that_needs_it():
+    scales = []
+
+    def differentiate(scale):
+        scales.append(scale)
+        gradients = mx.nd.array([[1.0, 1.0], [1.0, 2.0**17]]) * scale
+        return mx.nd.array([scale, scale]), gradients.astype("float16").astype("float32")
+
+    _, gradient, scale = loss_scaling(differentiate, 1.0)
+    assert scales == [1, 0.5, 0.25] and scale == 0.25
+    np.testing.assert_array_equal(gradient.asnumpy(), [[1.0, 1.0], [1.0, 2.0**17]])

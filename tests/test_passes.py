@@ -1,12 +1,19 @@
 """The gradient as a second forward pass, against NumPy and against automatic differentiation."""
 
+import os
+import sys
+import threading
+import time
+
 import numpy as np
 import oracle
 import pytest
+from conftest import smooth_picture
 
+import fmi.invert
 from fmi import losses
 from fmi.device.mxnet import AMX, mx
-from fmi.networks import passes, vgg
+from fmi.networks import passes, vgg, weights
 from fmi.networks.topology import VGG19
 
 LAYERS = [
@@ -124,3 +131,109 @@ def test_nothing_is_written_to_the_standard_error(arrays, capfd):
     capfd.readouterr()
     network.gradient(mx.nd.array(image), loss)
     assert capfd.readouterr() == ("", "")
+
+
+def in_threads(*functions):
+    """What the functions return, called at the same time."""
+    found, start = [None] * len(functions), threading.Barrier(len(functions))
+
+    def run(place, function):
+        start.wait()
+        found[place] = function()
+
+    threads = [threading.Thread(target=run, args=each) for each in enumerate(functions)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return found
+
+
+@pytest.fixture
+def slowly(monkeypatch):
+    """Binding, and the time between both passes, are so long that threads come in between."""
+
+    def slow(function):
+        def wrapped(*arguments):
+            time.sleep(0.02)
+            found = function(*arguments)
+            time.sleep(0.02)
+            return found
+
+        return wrapped
+
+    monkeypatch.setattr(passes, "_bind", slow(passes._bind))
+    monkeypatch.setattr(passes.Passes, "backward", slow(passes.Passes.backward))
+
+
+@pytest.mark.parametrize("options", [{}, {"pool": "max"}], ids=["passes", "autograd"])
+@pytest.mark.parametrize("shared", [False, True], ids=["two networks", "one network"])
+def test_threads_invert_at_the_same_time_as_one_after_the_other(
+    shared, options, small_weights, slowly, capfd
+):
+    sources = [smooth_picture(36, 48), smooth_picture(36, 48, seed=1)]
+    options = {"long_edge": 48, "progress": False, "steps": 8, "stop": 0, **options}
+    network = vgg.VGG(weights.read(small_weights))
+
+    def inversion(source):
+        own = network if shared else vgg.VGG(weights.read(small_weights))
+        return lambda: fmi.invert.code(source, "relu3_2", network=own, **options)
+
+    alone = [inversion(source)() for source in sources]
+    environment = dict(os.environ)
+    capfd.readouterr()
+    together = in_threads(*(inversion(source) for source in sources * 2))
+    for one, other in zip(together, alone * 2):
+        np.testing.assert_array_equal(one.array, other.array)
+        assert one.loss == other.loss
+    assert dict(os.environ) == environment
+    os.write(2, b"still here")
+    assert capfd.readouterr() == ("", "still here")
+
+
+def test_what_others_write_to_the_standard_error_is_not_lost(arrays, capfd, monkeypatch):
+    network, image, loss, _ = problem(arrays, ["relu3_2"], (20, 20))
+    bind = passes._bind
+
+    def noisily(*arguments):
+        os.write(2, b"before ")
+        bound = bind(*arguments)
+        os.write(2, b"after, a line without an end")
+        return bound
+
+    monkeypatch.setattr(passes, "_bind", noisily)
+    capfd.readouterr()
+    network.gradient(mx.nd.array(image), loss)
+    assert capfd.readouterr().err.count("before after, a line without an end") == 2
+
+
+def test_binding_that_fails_restores_environment_and_standard_error(arrays, capfd, monkeypatch):
+    network, image, loss, _ = problem(arrays, ["relu3_2"], (20, 20))
+
+    def fails(*_):
+        os.write(2, b"said before it failed")
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(passes, "_bind", fails)
+    monkeypatch.setenv("MXNET_SUBGRAPH_BACKEND", "MKLDNN")
+    capfd.readouterr()
+    for _ in range(2):  # the lock is free again
+        with pytest.raises(ZeroDivisionError):
+            network.gradient(mx.nd.array(image), loss)
+    assert os.environ["MXNET_SUBGRAPH_BACKEND"] == "MKLDNN"
+    assert capfd.readouterr().err == "said before it failed" * 2
+
+
+def test_a_closed_standard_error_is_no_obstacle(arrays):
+    network, image, loss, _ = problem(arrays, ["relu3_2"], (20, 20))
+    sys.stderr.flush()
+    before = os.dup(2)
+    os.close(2)
+    try:
+        losses_, _ = network.gradient(mx.nd.array(image), loss)
+        closed = losses_.asnumpy()
+    finally:
+        os.dup2(before, 2)
+        os.close(before)
+    network.free()
+    np.testing.assert_array_equal(network.gradient(mx.nd.array(image), loss)[0].asnumpy(), closed)

@@ -48,6 +48,46 @@ def test_there_and_back(picture):
     np.testing.assert_allclose(pictures.to_rgb(there[0], CAFFE_MEAN), picture, atol=1e-4)
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    "values",
+    [
+        np.float64(1e30),  # its square is more than float32 holds
+        np.float64(-1e30),
+        np.float64(1e300),  # infinite in float32
+        np.float32(1.0001e6),
+        np.int64(-(2**63)),
+        np.uint64(2**63),
+        np.float16(np.inf),
+        np.float64(np.nan),
+        np.longdouble("1e400"),
+    ],
+)
+def test_an_init_far_outside_of_the_scale_is_refused(values):
+    init = np.zeros((4, 6, 3), np.asarray(values).dtype)
+    init[3, 5, 2] = values
+    for array in (init, init[..., 2]):
+        with pytest.raises(InputError, match="init .*1000000") as caught:
+            pictures.first_picture(array, (4, 6))
+        assert str(array.shape) in str(caught.value)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    ("values", "wanted"),
+    [
+        (np.array([[1e6, -1e6, 0.25]]), [1e6, -1e6, 0.25]),
+        (np.array([[0, -5, 255]], np.int16), [0, -5, 255]),
+        (np.array([[0, 2, 60000]], np.float16), [0, 2, 60000]),
+    ],
+)
+def test_an_init_may_lie_outside_of_the_scale(values, wanted):
+    found = pictures.first_picture(values, (1, 3))
+    assert found.dtype == np.float32 and found.shape == (1, 3, 3)
+    for channel in range(3):
+        np.testing.assert_array_equal(found[0, :, channel], wanted)
+
+
 def test_eight_bits_clips_and_truncates():
     values = np.array([[[-3.0, 7.9, 300.0]]], dtype=np.float32)
     assert pictures.eight_bits(values).tolist() == [[[0, 7, 255]]]
@@ -107,7 +147,7 @@ def test_find_by_name_in_folders(picture_folder, tmp_path):
     assert pictures.find(str(found), []) == found
     with pytest.raises(InputError, match="picture 'mona_lisa' was not found in"):
         pictures.find("mona_lisa", [picture_folder])
-    with pytest.raises(InputError, match="picture mona.jpg does not exist"):
+    with pytest.raises(InputError, match="picture mona.jpg cannot be read: No such file"):
         pictures.find("mona.jpg", [picture_folder])
 
 

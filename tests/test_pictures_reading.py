@@ -1,6 +1,7 @@
 """Pictures of every mode and format come out as the sRGB pixels that a person would see."""
 
 import io
+import os
 import struct
 import warnings
 import zlib
@@ -219,8 +220,6 @@ def test_no_picture(tmp_path):
         pictures.read(tmp_path)
     with pytest.raises(InputError, match="cannot be read: No such file"):
         pictures.read(tmp_path / "missing.png")
-    with pytest.raises(InputError, match="cannot be read: embedded null byte"):
-        pictures.read("a\0b.png")
 
 
 def test_damaged_image_object(tmp_path):
@@ -230,3 +229,85 @@ def test_damaged_image_object(tmp_path):
     image = Image.open(io.BytesIO(stream.getvalue()[:4000]))
     with pytest.raises(InputError, match="the image cannot be read as a picture"):
         pictures.read(image)
+
+
+NAMES = {
+    "null byte": "a\0b.png",
+    "lone surrogate": "a\ud800b.png",
+    "not UTF-8": os.fsdecode(b"a\xff\xfe.png"),
+    "line break": "a\nb.png",
+    "terminal control": "a\x1b[31mb.png",
+    "too long a name": "a" * 300 + ".png",
+    "too long a path": "/".join(["a" * 100] * 60) + ".png",
+}
+
+
+def refused(call, *parts):
+    """The message of an InputError that is one line of text that any terminal can print."""
+    with pytest.raises(InputError) as caught:
+        call()
+    message = str(caught.value)
+    assert message.isprintable() and len(message) < 600
+    message.encode()  # no lone surrogates
+    for part in parts:
+        assert part in message
+    return message
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_names_that_no_file_can_have_or_no_terminal_can_print(name, tmp_path):
+    text = NAMES[name]
+    for path in (text, f"./{text}", tmp_path / text, str(tmp_path / text)):
+        refused(lambda path=path: pictures.read(path), "picture")
+    for given in (text, f"./{text}", text[: -len(".png")]):
+        refused(lambda given=given: pictures.find(given, [tmp_path]))
+    for folder in (text, tmp_path / text):
+        refused(lambda folder=folder: pictures.find("coffee", [folder]), "coffee")
+
+
+@pytest.mark.parametrize("name", ["not UTF-8", "line break", "terminal control"])
+def test_a_file_with_a_name_that_cannot_be_printed(name, rgb, tmp_path):
+    path = tmp_path / NAMES[name]
+    Image.fromarray(rgb).save(path)
+    found = pictures.read(path)
+    np.testing.assert_array_equal(found.pixels, rgb)
+    assert found.name.isprintable() and found.name[0] == "a" and found.name.encode()
+    assert pictures.find(path.stem, [tmp_path]) == path
+    assert pictures.find(str(path), []) == path
+    path.write_bytes(b"no picture")
+    refused(lambda: pictures.read(path), "PNG, JPEG")
+    cut_png = io.BytesIO()
+    Image.fromarray(rgb).save(cut_png, format="PNG")
+    path.write_bytes(cut_png.getvalue()[:60])
+    refused(lambda: pictures.read(path), "cannot be read")
+    Image.new("1", (9000, 8000)).save(path)
+    refused(lambda: pictures.read(path), "9000 x 8000")
+
+
+def test_paths_as_bytes(rgb, tmp_path):
+    class Path:
+        def __fspath__(self):
+            return os.fsencode(tmp_path / "a.png")
+
+    Image.fromarray(rgb).save(tmp_path / "a.png")
+    np.testing.assert_array_equal(pictures.read(Path()).pixels, rgb)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder", "link to itself", "file / file"])
+def test_what_is_no_file_is_refused_and_not_waited_for(kind, tmp_path):
+    path = tmp_path / "a.png"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "link to itself":
+        path.symlink_to(path)
+    else:
+        path.write_text("")
+        path = path / "a.png"
+    reasons = {"link to itself": "Too many levels", "file / file": "Not a directory"}
+    reason = reasons.get(kind, "is not a file")
+    refused(lambda: pictures.read(path), "a.png", reason)
+    refused(lambda: pictures.find(str(path), []), "a.png", reason)

@@ -79,13 +79,19 @@ def test_text_becomes_the_fields_type():
         ({"steps": "many"}, "steps='many' must be a whole number, such as 1000"),
         ({"steps": 2.5}, "steps=2.5 must be a whole number"),
         ({"steps": 0}, "steps=0 must be at least 1"),
-        ({"stop": -1}, "stop=-1 must be a finite number"),
+        ({"steps": True}, "steps=True must be a number"),
+        ({"steps": float("inf")}, "steps=inf must be a finite number"),
+        ({"steps": "9" * 5000}, "must be a whole number with fewer digits"),
+        ({"steps": 10**5000}, "must be a number with fewer digits"),
+        ({"steps": [3]}, "steps=[3] must be a whole number"),
+        ({"stop": -1}, "stop=-1 must be at least 0"),
         ({"stop": float("nan")}, "stop=nan must be a finite number"),
-        ({"clip": 0}, "clip=0 must be positive"),
+        ({"clip": 0}, "clip=0 must be greater than 0"),
         ({"anti_aliasing": "perhaps"}, "anti_aliasing='perhaps' must be"),
         ({"gradient": "scales"}, "unknown gradient 'scales'; did you mean scale"),
         ({"schedule": "linear"}, "unknown schedule 'linear'; did you mean cosine"),
         ({"pool": "sum"}, "unknown pool 'sum'; known: avg, max"),
+        ({"pool": 3}, "pool=3 must be one of avg, max"),
         ({"alpha": 3}, "unknown setting 'alpha'"),
     ],
 )
@@ -93,6 +99,47 @@ def test_what_does_not_fit_is_refused(values, message):
     with pytest.raises(InputError) as error:
         settings.override(CODE, values)
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "momentum",
+        "last_momentum",
+        "learning_rate",
+        "weight_decay",
+        "start",
+        "content_scale",
+        "style_scale",
+        "code_weight",
+        "decay",
+        "denoise",
+        "clip",
+        "stop",
+        "long_edge",
+        "steps",
+        "alpha",
+        "beta",
+    ],
+)
+@pytest.mark.parametrize("value", [1e30, "1e300", float("nan"), float("inf"), -1e30])
+def test_values_that_cannot_work_are_refused(name, value):
+    """They would end in black or noisy pictures, or outside of float32."""
+    with pytest.raises(InputError, match=f"^{name}="):
+        settings.override(CODE, {name: value}, "gatys")
+
+
+def test_the_presets_and_changes_of_them_are_within_the_bounds():
+    for chosen in settings.PRESETS.values():
+        again = dataclasses.replace(chosen, momentum=0.5)
+        assert (again.momentum, again.clip) == (0.5, chosen.clip)
+    with pytest.raises(ValueError, match="momentum"):
+        dataclasses.replace(CODE, momentum=2)
+
+
+def test_a_list_is_not_settings():
+    with pytest.raises(InputError, match=r"settings=\['code'\] must be 'code'"):
+        settings.preset(["code"])
 
 
 def test_unknown_preset():

@@ -90,8 +90,7 @@ def test_random(arrays, picture, init, options):
     content = codes(arrays, picture, "relu3_1")["relu3_1"]
     found = fmi.invert.random(picture, "relu3_1", draws=2, seed=5, **options)
     for draw, inversion in enumerate(found):
-        rate = np.random.RandomState([5, draw, 0]).normal(3, 1e3, len(content))
-        rate /= rate.sum()
+        rate = fmi.codes.shares("normal", len(content), 5, draw, "relu3_1")
         energies = content.sum(axis=(1, 2))
         safe = np.where(energies > 0, energies, 1)
         target = content / safe[:, None, None] * rate[:, None, None] * content.sum()

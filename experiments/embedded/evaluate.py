@@ -4,14 +4,14 @@
 --network models/embedded.npz --out metrics.json`` measures accuracy, silent filters, and the panels
 of feature map inversion (Eq. 1-2, preset CODE) on photographs that ship with scikit-image, for the
 network and, with ``--untrained``, for one of the same shape that learned nothing. With ``--record``
-the metrics are written into the network's metadata too.
+the metrics are written into the network's metadata too. After Ctrl-C nothing is written.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import logging
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence
@@ -31,7 +31,9 @@ from experiments.embedded.export import (
 )
 from experiments.embedded.network import codes, rescale, untrained
 from experiments.embedded.train import Config, accuracy, held_out_canvases
-from fmi import evidence
+from experiments.outcome import finished
+from fmi import evidence, files
+from fmi.errors import FmiError
 from fmi.networks import catalogue
 from fmi.networks.base import Network
 
@@ -117,16 +119,15 @@ def invert_row(
     filters = chosen_filters(len(weights[f"conv{layer[4:]}_bias"]), entries["filters"])
     inversions = []
     for name in entries["pictures"]:
-        inversions.append(
-            fmi.invert.feature_map(
-                photograph(name),
-                layer,
-                filters,
-                weights=path,
-                long_edge=entries["long_edge"],
-                progress=False,
-            )
+        found = fmi.invert.feature_map(
+            photograph(name),
+            layer,
+            filters,
+            weights=path,
+            long_edge=entries["long_edge"],
+            progress=False,
         )
+        inversions.append(finished(found))
     panels = [[np.asarray(inversion.image) for inversion in row] for row in inversions]
     return {
         "found_again": round(found_again(panels, judge), 4),
@@ -140,8 +141,8 @@ def invert_rows(
     path: Path, entries: Mapping[str, Any], judge: Network
 ) -> Dict[str, Dict[str, float]]:
     """:func:`invert_row` for every layer of the YAML's ``panels``."""
-    layers = tqdm(entries["layers"], f"inverting {path.stem}")
-    return {layer: invert_row(path, layer, entries, judge) for layer in layers}
+    with tqdm(entries["layers"], f"inverting {path.stem}", disable=None) as layers:
+        return {layer: invert_row(path, layer, entries, judge) for layer in layers}
 
 
 def untrained_rows(config: Config, judge: Network) -> Dict[str, Dict[str, float]]:
@@ -189,8 +190,8 @@ def record(path: Path, metrics: Mapping[str, Any]) -> None:
     write_network(path, weights, metadata)
 
 
-def main(arguments: Optional[Sequence[str]] = None) -> None:
-    """Command line."""
+def main(arguments: Optional[Sequence[str]] = None) -> int:
+    """Exit status 2 for a mistake in the input, 130 after Ctrl-C, when nothing is written."""
     parser = argparse.ArgumentParser(description="Measure the embedded network.")
     parser.add_argument("--config", type=Path, required=True)
     parser.add_argument("--run", type=Path, required=True, help="folder of the training run")
@@ -200,17 +201,24 @@ def main(arguments: Optional[Sequence[str]] = None) -> None:
     parser.add_argument("--record", action="store_true", help="write them into the network too")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO)
-    config = Config.read(options.config)
-    metrics = measure(config, options.run, options.network)
-    if options.untrained:
-        judge = catalogue.load(weights=options.network)
-        metrics["panels_untrained"] = untrained_rows(config, judge)
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(metrics, indent=1, sort_keys=True) + "\n")
-    if options.record:
-        record(options.network, metrics)
+    try:
+        config = Config.read(options.config)
+        metrics = measure(config, options.run, options.network)
+        if options.untrained:
+            judge = catalogue.load(weights=options.network)
+            metrics["panels_untrained"] = untrained_rows(config, judge)
+        files.save_json(options.out, metrics)
+        if options.record:
+            record(options.network, metrics)
+    except (FmiError, OSError) as error:
+        sys.stderr.write(f"evaluate: {error}\n")
+        return 2
+    except KeyboardInterrupt:
+        sys.stderr.write("evaluate: interrupted; nothing has been written\n")
+        return 130
     log.info("wrote %s", options.out)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -30,6 +30,7 @@ __all__ = [
     "check_numpy",
     "cores",
     "cpu_flags",
+    "cpu_name",
     "free_main_memory",
     "has_amx",
     "import_problem",
@@ -256,6 +257,16 @@ def cpu_flags() -> FrozenSet[str]:
     except OSError:
         return frozenset()
     return frozenset(next((x for x in text.splitlines() if x.startswith("flags")), "").split())
+
+
+def cpu_name() -> str:
+    """Return the model of the CPU as named by Linux, or nothing if it is unknown."""
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return ""
+    line = next((x for x in text.splitlines() if x.startswith("model name")), "")
+    return line.partition(":")[2].strip()
 
 
 def has_amx() -> bool:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import abc
+import threading
 from collections import OrderedDict
 from dataclasses import asdict, dataclass
 from typing import Any, Callable, Dict, Iterable, List, Mapping, Sequence, Tuple, Union
+
+import numpy as np
 
 from fmi.device.mxnet import Context, NDArray, mx
 from fmi.errors import InputError, unknown
@@ -183,7 +186,7 @@ class Truncated:
         if not self._half:
             return self._differentiate(image, loss)
         losses, gradient, self._scale = loss_scaling(
-            lambda scale: self._differentiate(image, loss.times(scale)), self._scale
+            lambda scale: self._differentiate(image, scale * loss), self._scale
         )
         return losses, gradient
 
@@ -365,7 +368,8 @@ class Network(abc.ABC):
     ) -> Truncated:
         """Return the network that computes the codes of `layers` and the gradients of losses.
 
-        The most recent one is cached.
+        The most recent one is cached, but each thread gets its own, because it contains arrays that
+        the next step overwrites.
 
         Parameters
         ----------
@@ -390,11 +394,12 @@ class Network(abc.ABC):
                 " omit precision"
             )
         ctx = ctx or mx.cpu()
-        key = (names, pool if self.pools else "", str(ctx), precision)
-        if key not in self._truncated:
+        key = (names, pool if self.pools else "", str(ctx), precision, threading.get_ident())
+        found = self._truncated.get(key)
+        if found is None:
             self._truncated.clear()  # before building the next one, to release its memory
-            self._truncated[key] = self._truncate(names, pool, ctx, precision)
-        return self._truncated[key]
+            found = self._truncated[key] = self._truncate(names, pool, ctx, precision)
+        return found
 
     def table(self, height: int, width: int) -> List[Dict[str, Any]]:
         """Return each layer as plain data, with the size of its feature maps for a picture."""
@@ -408,7 +413,8 @@ def loss_scaling(
     """Compute the gradient of a loss in float16, whose largest number is 65504.
 
     The loss is multiplied by `scale` before differentiation, and the gradient is divided by it
-    afterwards. The scale is halved until no intermediate gradient overflows.
+    afterwards. The scale is halved until no intermediate gradient overflows, except in pictures
+    whose loss is not finite. If that does not help, `scale` stays as it is.
 
     Parameters
     ----------
@@ -422,12 +428,17 @@ def loss_scaling(
     tuple
         Losses, gradient, and the initial scale for the next step.
     """
-    smallest = 2.0**-24  # a smaller scale cannot help, for example if the losses are not finite
+    smallest = 2.0**-24
+    smaller = scale
     while True:
-        losses, gradient = differentiate(scale)
-        if scale <= smallest or bool(mx.nd.multi_all_finite(gradient, num_arrays=1).asscalar()):
+        losses, gradient = differentiate(smaller)
+        rows = np.flatnonzero(np.isfinite(losses.asnumpy()))
+        if all(mx.nd.multi_all_finite(gradient[row], num_arrays=1).asscalar() for row in rows):
+            return losses / smaller, gradient / smaller, smaller
+        if smaller <= smallest:
+            losses, gradient = differentiate(scale)
             return losses / scale, gradient / scale, scale
-        scale /= 2
+        smaller /= 2
 
 
 def frozen_block(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Dict, Mapping, Optional, Sequence, Tuple, Union
 
 from fmi.device.mxnet import mx
-from fmi.errors import InputError, unknown
+from fmi.errors import InputError, shown, unknown
 from fmi.networks import gluon, vgg
 from fmi.networks import weights as weights_
 from fmi.networks.base import Input, Network, input_of
@@ -60,6 +60,8 @@ def load(
     InputError
         If the network does not exist or cannot be used.
     """
+    if not isinstance(weights, (str, Path, Weights)):
+        raise InputError(f"weights={shown(weights)} must be a name or a path")
     if isinstance(network, Network):
         if str(weights) != "auto" or input is not None:
             raise InputError(
@@ -122,7 +124,9 @@ def _named(
     try:
         pair = gluon.exported_pair(Path(text))
     except (OSError, ValueError) as error:
-        raise InputError(f"network {text!r} cannot be read: {error}") from None
+        raise InputError(
+            f"network {shown(text)} cannot be read: {getattr(error, 'strerror', None) or error}"
+        ) from None
     if pair:
         _without(weights, f"the weights are in {pair[1]}")
         return _from_files(None, _state(pair[0]), _state(pair[1]), _input(input, text))

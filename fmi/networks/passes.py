@@ -7,6 +7,12 @@ each convolution with its relu; and no weight is reordered twice. Automatic diff
 oneDNN's gradient kernels instead, which need other layouts and therefore copies.
 
 Pictures and gradients are (B, 3, H, W) float32 with the mean subtracted.
+
+Threads may compute at the same time, each with its own :class:`Passes`. They are bound one after
+the other, because MXNet can be told only by an environment variable not to change the second pass,
+and prints a note about it on standard error. For the few milliseconds this takes, the variable is
+set for the whole process, and what other threads print is held back. Processes have no such
+restrictions.
 """
 
 from __future__ import annotations
@@ -14,6 +20,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
+import tempfile
+import threading
 from typing import Any, Dict, Iterator, List, Mapping, Sequence, Tuple
 
 import numpy as np
@@ -178,20 +187,45 @@ def _exchange(symbol: Any, operators: Mapping[str, Mapping[str, Any]]) -> Any:
     return mx.sym.load_json(json.dumps(graph))
 
 
+_binding = threading.Lock()  # the environment and standard error belong to the whole process
+_VARIABLE = "MXNET_SUBGRAPH_BACKEND"
+_NOTE = re.compile(rb"\[[\d:]+\] \S+: MXNET_SUBGRAPH_BACKEND=NONE .*\n")
+
+
 @contextlib.contextmanager
-def _subgraphs(backend: str) -> Iterator[None]:
-    """Select MXNet's backend of fused operators for executors bound in this context."""
-    wanted = {"MXNET_SUBGRAPH_BACKEND": backend, "MXNET_SUBGRAPH_VERBOSE": "0"}
-    before = {name: os.environ.get(name) for name in wanted}
-    os.environ.update(wanted)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
+def _unchanged() -> Iterator[None]:
+    """Let MXNet bind symbols as they are; by default, it tries to fuse operators in all of them.
+
+    It cannot do this in graphs with control dependencies (:func:`_exchange`).
+    """
+    with _binding, _held_back():
+        before = os.environ.get(_VARIABLE)
+        os.environ[_VARIABLE] = "NONE"
+        try:
+            yield
+        finally:
+            if before is None:
+                del os.environ[_VARIABLE]
             else:
-                os.environ[name] = value
+                os.environ[_VARIABLE] = before
+
+
+@contextlib.contextmanager
+def _held_back() -> Iterator[None]:
+    """Hold back what is written to standard error, and write it afterwards without MXNet's note."""
+    try:
+        before = os.dup(2)
+    except OSError:  # it is closed
+        yield
+        return
+    with tempfile.TemporaryFile() as written, os.fdopen(before, "wb") as standard_error:
+        os.dup2(written.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(before, 2)
+            written.seek(0)
+            standard_error.write(_NOTE.sub(b"", written.read()))
 
 
 class Passes:
@@ -233,7 +267,8 @@ class Passes:
         self.wanted = list(wanted)
         self.image = mx.nd.zeros(shape)
         forward, kept = forward_symbol(symbols, wanted, dtype)
-        with _subgraphs("MKLDNN"):  # fuse convolution and relu
+        forward = forward.optimize_for("MKLDNN")  # fuse convolution and relu
+        with _unchanged():
             self._forward = _bind(forward, {**weights, "data": self.image})
         outputs = self._forward.outputs
         self.codes: Dict[str, NDArray] = dict(zip(wanted, outputs[len(kept) :]))
@@ -242,9 +277,9 @@ class Passes:
         arguments = {**turned, **{f"code_{n}": a for n, a in zip(kept, outputs)}}
         arguments.update({f"plain_{n}": a for n, a in self.codes.items()})
         arguments.update({f"gradient_{n}": a for n, a in self.gradients.items()})
-        with _subgraphs("NONE"), _silence():
-            symbol = backward_symbol(list(symbols), inputs, wanted, dtype)
-            self._backward = _bind(symbol, arguments)
+        backward = backward_symbol(list(symbols), inputs, wanted, dtype)
+        with _unchanged():
+            self._backward = _bind(backward, arguments)
 
     def forward(self, image: NDArray) -> Dict[str, NDArray]:
         """Return the codes, marked for automatic differentiation; the next call overwrites them."""
@@ -259,19 +294,6 @@ class Passes:
     def backward(self) -> NDArray:
         """Return the gradient of the pictures, given the gradients of the codes."""
         return self._backward.forward(is_train=False)[0]
-
-
-@contextlib.contextmanager
-def _silence() -> Iterator[None]:
-    """Suppress the note on standard error that MXNet uses no subgraphs."""
-    before, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nothing, 2)
-        yield
-    finally:
-        os.dup2(before, 2)
-        os.close(before)
-        os.close(nothing)
 
 
 def _bind(symbol: Any, arrays: Mapping[str, NDArray]) -> Any:

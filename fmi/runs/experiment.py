@@ -2,34 +2,38 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence
+from typing import Any, Dict, FrozenSet, Iterable, List, Mapping, Optional, Sequence, Type, Union
 
-from fmi import pictures
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from typing_extensions import Annotated, Literal
+
+from fmi import checks, pictures
 from fmi import settings as presets
-from fmi.call import TRANSFERS, replaced_layers
-from fmi.errors import InputError, unknown
-from fmi.networks import catalogue
-from fmi.networks.base import Network, split_filters
+from fmi.call import Options
+from fmi.errors import InputError, shown, unknown
+from fmi.networks.base import split_filters
 from fmi.sources import table
 
-__all__ = ["COMMON", "LISTS", "NUMBERS", "OWN", "STAND_INS", "TEXTS", "Experiment", "find", "read"]
+__all__ = [
+    "FIGURES",
+    "STAND_INS",
+    "Experiment",
+    "Fig1",
+    "Fig2",
+    "Fig3",
+    "Fig4",
+    "Fig5",
+    "find",
+    "packaged",
+    "read",
+]
 
 log = logging.getLogger(__name__)
 
-LISTS = ("pictures", "layers", "filters", "styles", "style_layers")
-NUMBERS = ("draws", "seed", "tiles")
-TEXTS = ("figure", "settings", "results", "network", "weights", "input", "ctx", "precision")
-COMMON = (*TEXTS, "pictures", "seed")
-OWN = {  # keys of each figure in addition to the common ones
-    "fig1": ("layers", "filters", "tiles"),
-    "fig2": (),
-    "fig3": ("layers", "filters", "chain"),
-    "fig4": ("layers", "draws"),
-    "fig5": ("styles", "content_layer", "style_layers", "alpha", "beta"),
-}
 STAND_INS = {  # replacements for the paper's pictures if they are missing
     "golden_gate": "skimage:coffee",
     "tubingen": "skimage:astronaut",
@@ -38,89 +42,148 @@ STAND_INS = {  # replacements for the paper's pictures if they are missing
     "starry_night": "skimage:retina",
     "the_scream": "skimage:rocket",
 }
+LARGEST = 1 << 20  # bytes of a YAML file
+
+PresetName = Literal["code", "paper", "fast"]
 
 
-@dataclass(frozen=True)
-class Experiment:
-    """A figure to draw: the values of the YAML file and of the overrides.
+class Experiment(BaseModel):
+    """What all figures have in common.
 
     Attributes
     ----------
-    figure
-        ``"fig1"`` ... ``"fig5"``.
-    values
-        Values for the keys in :data:`OWN` and :data:`COMMON`.
+    pictures
+        Names or paths of the content pictures.
+    settings
+        Name of a preset; ``None`` means the default of the network.
+    results
+        Folder for the sheet and for readable copies of its panels.
+    store
+        Folder of the store; ``None`` means that of :func:`fmi.runs.store.open_store`.
+    network, weights, input, ctx, precision, seed
+        As in :class:`fmi.call.Options`.
     overrides
-        Values of settings, as for :func:`fmi.settings.override`.
-    network
-        The network, after it has been loaded.
+        Single settings by name.
+    folder
+        Folder in which the pictures are looked for, if one was given.
+    given
+        Names of the values that were given as ``KEY=VALUE``.
     """
 
-    figure: str
-    values: Mapping[str, Any]
-    overrides: Mapping[str, Any]
-    network: Optional[Network] = None
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
-    def __getitem__(self, key: str) -> Any:
-        return self.values[key]
+    figure: str
+    pictures: checks.Names
+    settings: Optional[PresetName] = None
+    results: Optional[checks.Text] = None
+    store: Optional[checks.Text] = None
+    network: Optional[checks.Text] = None
+    weights: checks.Text = "auto"
+    input: Optional[checks.Text] = None
+    ctx: Optional[checks.Text] = None
+    precision: checks.Text = Options.precision
+    seed: Annotated[checks.Seed, checks.FromText] = Options.seed
+    overrides: Dict[str, Any] = Field(default_factory=dict)
+    folder: Optional[Path] = None
+    given: FrozenSet[str] = frozenset()
 
     @property
-    def results(self) -> Path:
-        """The folder for all results."""
-        return Path(self.values.get("results", f"results/{self.figure}"))
+    def results_folder(self) -> Path:
+        """The folder for the sheet and for readable copies of its panels."""
+        return Path(self.results or f"results/{self.figure}")
 
-    def settings(self, section: Optional[str] = None) -> presets.Settings:
-        """Return the settings of the inversions, or of one of the style transfers."""
-        preset = presets.preset(self.values.get("settings", presets.DEFAULT))
-        settings = presets.override(preset, self.overrides, section)
-        if section and self.network:
-            return replaced_layers(settings, section, self.network, self.overrides)
-        return settings
+    @property
+    def layer_names(self) -> List[str]:
+        """The layers without filters, which ``weights="auto"`` must cover."""
+        return []
 
-    def options(self) -> Dict[str, Any]:
-        """Return keywords for the functions of :mod:`fmi.invert`."""
-        given = ("settings", "seed", "ctx", "precision")
-        common = {k: self[k] for k in given if k in self.values}
-        return {**common, "network": self.network, **self.overrides}
 
-    def with_network(self) -> Experiment:
-        """Return the experiment with the network loaded, and with the values that depend on it.
+One = Annotated[checks.Names, Field(max_length=1)]
 
-        These are the preset, whether Fig. 3 is chained, and the layers if the network has none of
-        the layers in the YAML file.
 
-        Raises
-        ------
-        InputError
-            If the network does not exist or lacks a layer.
-        """
-        values = dict(self.values)
-        layers = [split_filters(text)[0] for text in values.get("layers", ())]
-        if self.figure == "fig5":
-            layers = [
-                name for kind in TRANSFERS for name in getattr(self.settings(kind), kind).layers
-            ]
-        network = catalogue.load(
-            values.get("network"), values.get("weights", "auto"), values.get("input"), layers
+class Fig1(Experiment):
+    """A code before and after each modification, as `tiles` feature maps around one filter."""
+
+    figure: Literal["fig1"]
+    pictures: One
+    layers: One
+    filters: Annotated[checks.Numbers, Field(max_length=1)]
+    tiles: Annotated[checks.Count, checks.FromText]
+
+    @property
+    def layer_names(self) -> List[str]:
+        """The layers without filters."""
+        return [split_filters(text)[0] for text in self.layers]
+
+
+class Fig2(Experiment):
+    """The content pictures."""
+
+    figure: Literal["fig2"]
+
+
+class Fig3(Experiment):
+    """Feature map inversion of some filters; `chain` may differ between presets."""
+
+    figure: Literal["fig3"]
+    layers: checks.Names
+    filters: checks.Numbers
+    chain: Union[bool, Dict[PresetName, bool]]
+
+    @property
+    def layer_names(self) -> List[str]:
+        """The layers without filters."""
+        return [split_filters(text)[0] for text in self.layers]
+
+    def chained(self, preset: str) -> bool:
+        """Return whether the filters are chained with a preset."""
+        chain: Mapping[Any, bool] = (
+            self.chain if isinstance(self.chain, dict) else {preset: self.chain}
         )
-        name = values.setdefault("settings", network.settings)
-        if name != presets.DEFAULT and "settings" not in self.values:
-            log.info("%s: settings %r", network.name, name)
-        if isinstance(values.get("chain"), dict):  # one value per preset
-            values["chain"] = values["chain"].get(name, False)
-        if "layers" in values:
-            values["layers"] = self._layers_of(network, values["layers"])
-        return replace(self, values=values, network=network)
+        return chain.get(preset, False)
 
-    def _layers_of(self, network: Network, texts: Sequence[str]) -> List[str]:
-        """Return the layers under the names in the network, with the given filters."""
-        parts = [text.partition(":") for text in texts]
-        if "layers" not in self["asked_for"] and not any(network.knows(n) for n, _, _ in parts):
-            chosen = network.landmarks(first=self.figure == "fig4")
-            chosen = chosen[-1:] if self.figure == "fig1" else chosen
-            log.info("%s: layers %s", network.name, ", ".join(chosen))
-            return chosen
-        return [f"{network.layer(name).name}{colon}{rest}" for name, colon, rest in parts]
+
+class Fig4(Experiment):
+    """Randomly modified code inversion, some draws for each layer."""
+
+    figure: Literal["fig4"]
+    layers: checks.Names
+    draws: Annotated[checks.Count, checks.FromText]
+
+    @property
+    def layer_names(self) -> List[str]:
+        """The layers, which may not name filters."""
+        return list(self.layers)
+
+
+class Fig5(Experiment):
+    """Purposefully modified code inversion beside Gatys' style transfer, for some styles."""
+
+    figure: Literal["fig5"]
+    styles: checks.Names
+
+
+FIGURES: Dict[str, Type[Experiment]] = {
+    "fig1": Fig1,
+    "fig2": Fig2,
+    "fig3": Fig3,
+    "fig4": Fig4,
+    "fig5": Fig5,
+}
+OWN = ("figure", "overrides", "folder", "given")  # fields that are not variables
+
+
+def packaged(figure: str) -> Path:
+    """Return the YAML file of one of the paper's figures, which is part of the package.
+
+    Raises
+    ------
+    InputError
+        If there is no such figure.
+    """
+    if figure not in FIGURES:
+        raise unknown("figure", figure, FIGURES)
+    return Path(__file__).with_name(f"{figure}.yaml")
 
 
 def read(path: Path, overrides: Sequence[str] = ()) -> Experiment:
@@ -129,8 +192,8 @@ def read(path: Path, overrides: Sequence[str] = ()) -> Experiment:
     Parameters
     ----------
     path
-        YAML file with the keys in :data:`COMMON`, those of its figure in :data:`OWN`, and any
-        field of :class:`fmi.settings.Settings`.
+        YAML file with the fields of one of the classes in :data:`FIGURES`, and any field of
+        :class:`fmi.settings.Settings`.
     overrides
         Text such as ``"LAYERS=relu1_2,relu2_2"``, with keys in upper or lower case and commas
         between the items of lists.
@@ -140,30 +203,75 @@ def read(path: Path, overrides: Sequence[str] = ()) -> Experiment:
     InputError
         If a key is unknown or a value is not valid.
     """
-    raw = presets.read_yaml(path)
+    raw = _mapping(path)
     figure = raw.get("figure")
-    if figure not in OWN:
-        raise InputError(f"{path}: 'figure' must be one of {', '.join(OWN)}, not {figure!r}")
-    own = COMMON + OWN[figure]
-    known = own + presets.overridable()
-    _check_keys(raw, known, f"key in {path}")
-    given = _given(overrides, known)
-    folder = _picture_folder(given)
-    merged = {**raw, **given}
-    fields = presets.field_names(presets.Transfer)
-    lacking = [k for k in ("pictures", *OWN[figure]) if k not in merged and k not in fields]
-    if lacking:
+    if not isinstance(figure, str) or figure not in FIGURES:
         raise InputError(
-            f"{path} lacks the key {lacking[0]!r}; give it a value such as {_EXAMPLES[lacking[0]]}"
+            f"{path}: 'figure' must be one of {', '.join(FIGURES)}, not {shown(figure)}"
         )
-    values = {k: _typed(k, v) for k, v in merged.items() if k in own and k not in fields}
-    settings = {k: v for k, v in merged.items() if k not in values}
-    values.update(
-        folder=folder, asked_for=[k for k in ("pictures", "styles", "layers") if k in given]
-    )
-    preset = presets.preset(values.get("settings", presets.DEFAULT))
-    presets.override(preset, settings, "gatys" if figure == "fig5" else None)
-    return Experiment(figure, values, settings)
+    kind = FIGURES[figure]
+    section = "gatys" if figure == "fig5" else None  # both transfers have the same settings
+    own = [name for name in kind.model_fields if name not in OWN]
+    single = [*presets.overridable(), *(presets.overridable(presets.Transfer) if section else ())]
+    _check_keys(raw, ["figure", *own, *single], f"key in {path}")
+    given = _given(overrides, [*own, *single])
+    folder = _folder(given)
+    merged = {**raw, **given}
+    lacking = [n for n in own if kind.model_fields[n].is_required() and n not in merged]
+    if lacking:
+        raise InputError(f"{path} lacks the key {lacking[0]!r}")
+    chosen = {name: value for name, value in merged.items() if name in single}
+    presets.override(presets.CODE, chosen, section)  # check the values
+    try:
+        return kind(
+            **{name: value for name, value in merged.items() if name not in single},
+            overrides=chosen,
+            folder=folder,
+            given=frozenset(given) | (frozenset(["pictures"]) if folder else frozenset()),
+        )
+    except ValidationError as error:
+        name = str(error.errors()[0]["loc"][0])
+        raise checks.refusal(name, merged.get(name), error) from None
+
+
+class _Loader(yaml.SafeLoader):
+    """A loader that refuses mappings in which a key occurs twice."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Dict[Any, Any]:
+        """Return the mapping of a node."""
+        keys = [key for key, _ in node.value if isinstance(key.value, str)]
+        for place, key in enumerate(keys):
+            if key.value in [other.value for other in keys[:place]]:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key.value!r} occurs twice", key.start_mark
+                )
+        return super().construct_mapping(node, deep)
+
+
+def _mapping(path: Path) -> Dict[str, Any]:
+    """Return the content of a YAML file, which must be a mapping with text as keys."""
+    try:
+        if path.exists() and not path.is_file():
+            raise InputError(f"{path} is not a file; give the YAML file of an experiment")
+        if path.stat().st_size > LARGEST:
+            raise InputError(f"{path} is too large for the YAML file of an experiment")
+        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except InputError:
+        raise
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from None
+    except RecursionError:
+        raise InputError(f"{path} cannot be read: it is nested too deeply") from None
+    except (ValueError, OverflowError, TypeError, yaml.YAMLError) as error:
+        raise InputError(f"{path} cannot be read: {' '.join(str(error).split())[:300]}") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{path} must contain a mapping of 'key: value' lines")
+    for key, value in content.items():
+        if not isinstance(key, str):
+            raise InputError(f"{path}: the key {shown(key)} must be text")
+        if value is None:
+            raise InputError(f"{path}: {key!r} has no value; give one, or remove the line")
+    return content
 
 
 def _given(overrides: Sequence[str], known: Sequence[str]) -> Dict[str, str]:
@@ -172,16 +280,18 @@ def _given(overrides: Sequence[str], known: Sequence[str]) -> Dict[str, str]:
     for text in overrides:
         key, equals, value = text.partition("=")
         if not equals or not value:
-            raise InputError(f"{text!r} must have the form KEY=VALUE, such as LAYERS=relu1_2")
+            raise InputError(f"{shown(text)} must have the form KEY=VALUE, such as STEPS=60")
         given[key.lower()] = value
     _check_keys([key.upper() for key in given], [key.upper() for key in known], "variable")
     return given
 
 
-def _picture_folder(given: Dict[str, str]) -> Optional[str]:
+def _folder(given: Dict[str, str]) -> Optional[Path]:
     """Remove PICTURES from `given` and return it, if it is a folder and not names of pictures."""
     named = given.get("pictures", "")
-    folder = named if named and Path(named).is_dir() else None
+    folder = None
+    with contextlib.suppress(OSError, ValueError):  # not a possible path
+        folder = Path(named) if named and Path(named).is_dir() else None
     if folder or named == "auto":
         del given["pictures"]
     return folder
@@ -193,52 +303,34 @@ def _check_keys(given: Iterable[str], known: Sequence[str], kind: str) -> None:
             raise unknown(kind, key, known)
 
 
-def _typed(key: str, value: Any) -> Any:
-    try:
-        if key in LISTS:
-            items = value.split(",") if isinstance(value, str) else list(value)
-            return [int(item) for item in items] if key == "filters" else [str(i) for i in items]
-        if key in NUMBERS:
-            number = int(value)
-            if number < (0 if key == "seed" else 1):
-                raise ValueError
-            return number
-        if key == "chain" and not isinstance(value, dict):
-            return {"1": True, "true": True, "0": False, "false": False}[str(value).lower()]
-    except (TypeError, ValueError, KeyError):
-        raise InputError(
-            f"{key}={value!r} is not valid; give a value such as {_EXAMPLES[key]}"
-        ) from None
-    return str(value) if key in TEXTS else value
+def find(run: Experiment, names: Sequence[str], key: str) -> List[Path]:
+    """Find the files of pictures.
 
+    They are looked for in `run.folder`, or else in :func:`fmi.sources.table.folders`. If one of
+    the paper's pictures is missing, those in :data:`STAND_INS` are used instead, with a warning,
+    unless the pictures were requested by name.
 
-_EXAMPLES = {
-    "pictures": "golden_gate,tubingen",
-    "styles": "starry_night",
-    "layers": "relu1_2,relu2_2",
-    "style_layers": "relu1_1,relu2_1",
-    "filters": "0,1,2",
-    "draws": "2",
-    "seed": "0",
-    "tiles": "64",
-    "chain": "1 or 0",
-}
+    Parameters
+    ----------
+    run
+        The experiment.
+    names
+        Names or paths of the pictures.
+    key
+        The field of the experiment that `names` come from.
 
-
-def find(run: Experiment, names: str) -> List[Path]:
-    """Find the files of the pictures listed under a key.
-
-    They are looked for in PICTURES=dir, or else in :func:`fmi.sources.table.folders`. If one of the
-    paper's pictures is missing, those in :data:`STAND_INS` are used instead, with a warning, unless
-    the pictures were requested by name.
+    Raises
+    ------
+    InputError
+        If a picture is missing.
     """
-    folder = run.values.get("folder")
-    folders = [folder] if folder else table.folders("pictures")
+    folders = [run.folder] if run.folder else table.folders("pictures")
     try:
-        return [pictures.find(name, folders) for name in run[names]]
+        return [pictures.find(name, folders) for name in names]
     except InputError as error:
-        if folder or names in run["asked_for"]:
+        replaceable = all(name in STAND_INS for name in names)
+        if run.folder or key in run.given or not replaceable:
             raise
-        others = [STAND_INS[name] for name in run[names]]
+        others = [STAND_INS[name] for name in names]
         log.warning("%s; using pictures of scikit-image instead: %s", error, ", ".join(others))
         return [pictures.find(name, []) for name in others]

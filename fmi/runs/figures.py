@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import functools
 import logging
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, List, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Sequence, Tuple, Type
 
 import numpy as np
-from PIL import Image
 
-from fmi import codes, files, invert, pictures, sheets
-from fmi.call import Options, number_format
-from fmi.device.mxnet import context, mx
-from fmi.networks.base import split_filters
-from fmi.runs.experiment import Experiment, find
-from fmi.runs.panels import Found, Job, Panel, compute
+from fmi import codes, files, pictures, request, sheets
+from fmi import settings as presets
+from fmi.call import TRANSFERS, Call, in_one_line, layers_of, number_format
+from fmi.device.mxnet import Context, context
+from fmi.networks import catalogue
+from fmi.networks.base import Network, split_filters
+from fmi.pictures import Picture
+from fmi.runs.experiment import Experiment, Fig1, Fig2, Fig3, Fig4, Fig5, find
+from fmi.runs.panels import Job, compute, distinct
+from fmi.runs.store import Store, open_store
+from fmi.sheets import Block
 
-__all__ = ["DRAWERS", "TITLES", "draw"]
+__all__ = ["TITLES", "Named", "Run", "draw"]
 
 log = logging.getLogger(__name__)
 
@@ -26,9 +31,113 @@ TITLES = {  # titles of the pictures in the paper
     "golden_gate": "The Golden Gate Bridge",
     "tubingen": "Neckarfront with Hölderlinturm and Collegiate",
 }
+LONGEST = 60  # characters of the name of a picture in the names of its files
 
 
-def draw(run: Experiment) -> List[Path]:
+@dataclass(frozen=True)
+class Named:
+    """A picture and the name of its files, which no other picture of the figure has."""
+
+    picture: Picture
+    label: str
+
+    @property
+    def title(self) -> str:
+        """The title on the sheet."""
+        return TITLES.get(self.picture.name, self.picture.name)
+
+
+class Run:
+    """An experiment with its network, device and store.
+
+    Parameters
+    ----------
+    experiment
+        The experiment.
+
+    Raises
+    ------
+    InputError
+        If the network or the device cannot be used, or if the network lacks a layer.
+    """
+
+    def __init__(self, experiment: Experiment) -> None:
+        self.experiment = experiment
+        self.store: Store = open_store(experiment.store)
+        self.results = experiment.results_folder
+
+    @functools.cached_property
+    def network(self) -> Network:
+        """The network; for style transfer, ``weights="auto"`` must have the preset's layers."""
+        e = self.experiment
+        layers = e.layer_names
+        if isinstance(e, Fig5):
+            preset = presets.preset(e.settings or presets.DEFAULT)
+            chosen = [presets.override(preset, e.overrides, kind) for kind in TRANSFERS]
+            layers = [
+                name for s, kind in zip(chosen, TRANSFERS) for name in getattr(s, kind).layers
+            ]
+        return catalogue.load(e.network, e.weights, e.input, layers)
+
+    @functools.cached_property
+    def preset(self) -> str:
+        """The name of the preset: the one that was asked for, or the default of the network."""
+        if self.experiment.settings:
+            return self.experiment.settings
+        if self.network.settings != presets.DEFAULT:
+            log.info("%s: settings %r", self.network.name, self.network.settings)
+        return self.network.settings
+
+    @functools.cached_property
+    def ctx(self) -> Context:
+        """The device."""
+        return context(self.experiment.ctx)
+
+    @functools.cached_property
+    def precision(self) -> str:
+        """The number format, which is the same for all panels."""
+        return number_format(self.experiment.precision, self.network, self.ctx)
+
+    @property
+    def options(self) -> Dict[str, Any]:
+        """Keywords for the functions of :mod:`fmi.request`."""
+        return {
+            "network": self.network,
+            "settings": self.preset,
+            "ctx": self.ctx,
+            "precision": self.precision,
+            "store": self.store,
+            **self.experiment.overrides,
+        }
+
+    def named(self, names: Sequence[str], key: str = "pictures") -> List[Named]:
+        """Read pictures of the experiment, each once."""
+        found = [pictures.read(path) for path in find(self.experiment, names, key)]
+        labels = distinct([picture.name[:LONGEST] for picture in found])
+        return [Named(picture, label) for picture, label in zip(found, labels)]
+
+    def layers(
+        self, texts: Sequence[str], first: bool = False
+    ) -> List[Tuple[str, Tuple[int, ...]]]:
+        """Return layers under their names in the network, and the filters given with them.
+
+        If the network has none of the layers in the YAML file, they are replaced by
+        representative ones.
+        """
+        parts = [split_filters(text) for text in texts]
+        knows = any(self.network.knows(name) for name, _ in parts)
+        if "layers" not in self.experiment.given and not knows:
+            chosen = self.network.landmarks(first=first)
+            log.info("%s: layers %s", self.network.name, ", ".join(chosen))
+            return [(name, ()) for name in chosen]
+        return [(self.network.layer(name).name, filters) for name, filters in parts]
+
+    def panels(self, jobs: Sequence[Job]) -> List[List[np.ndarray]]:
+        """Return the panels of all jobs, which are computed if the store lacks them."""
+        return compute(self.experiment.figure, jobs, self.store, self.results)
+
+
+def draw(experiment: Experiment) -> List[Path]:
     """Compute the missing panels, assemble the figure, and return the files of the sheet.
 
     Raises
@@ -36,48 +145,32 @@ def draw(run: Experiment) -> List[Path]:
     InputError
         If a value cannot be used.
     KeyboardInterrupt
-        After Ctrl-C; finished panels are kept.
+        After Ctrl-C; finished panels are in the store.
     """
-    note = ""
-    if run.figure != "fig2":  # one network, device and precision for all panels
-        run = run.with_network()
-        assert run.network is not None
-        usual = Options()
-        ctx = context(run.values.get("ctx"))
-        asked = run.values.get("precision", usual.precision)
-        precision = number_format(asked, run.network, ctx)
-        seed = run.values.get("seed", usual.seed)
-        note = run.network.note
-        run = replace(run, values={**run.values, "ctx": ctx, "precision": precision, "seed": seed})
-    sheet = sheets.sheet(DRAWERS[run.figure](run), note)
-    return list(sheets.save(sheet, run.results / run.figure))
+    run = Run(experiment)
+    blocks = DRAWERS[type(experiment)](run, experiment)
+    note = "" if isinstance(experiment, Fig2) else run.network.note
+    return list(sheets.save(sheets.sheet(blocks, note), run.results / experiment.figure))
 
 
-def _panel(run: Experiment, stem: str) -> np.ndarray:
-    with Image.open(run.results / f"{stem}.png") as image:
-        return np.asarray(image.convert("RGB"))
-
-
-def _title(path: Path) -> str:
-    return TITLES.get(path.stem, path.stem)
-
-
-def _fig1(run: Experiment) -> List[sheets.Block]:
-    """A code before and after each modification, as feature-map tiles."""
-    file = find(run, "pictures")[0]
-    layer, filters = _rows(run)[0]
-    chosen = filters[0]
-    tiles = run["tiles"]
-    code = invert.activations(file, layer, **run.options())[layer]
-    channels = code.shape[1]
-    assert run.network is not None
+def _fig1(run: Run, experiment: Fig1) -> List[Block]:
+    """Draw a code before and after each modification, as feature-map tiles."""
+    named = run.named(experiment.pictures)[0]
+    layer, own = run.layers(experiment.layers)[-1]
+    chosen = (own or experiment.filters)[0]
     run.network.check_filters([chosen], layer)
-    shares = codes.simplex_shares(np.random.RandomState(run["seed"]), channels)
-    row = mx.nd.array(shares[None], ctx=code.context, dtype="float64")
+    options = {**run.options, "seed": experiment.seed}
+    call = in_one_line(Call)("activations", [layer], options, {"content": named.picture})
+    code = in_one_line(lambda: call.content)()[layer]
+    channels, tiles = code.shape[1], experiment.tiles
+    shares = codes.shares(call.settings.shares, channels, experiment.seed, 0, layer)
     stages = {
         "code": ("code", code),
         "isolated": (f"filter {chosen} isolated (Eq. 2)", codes.isolate(code, [chosen])),
-        "reallocated": ("reallocated (Eq. 3)", codes.reallocate(code, row)),
+        "reallocated": (
+            "reallocated (Eq. 3)",
+            codes.reallocate(code, call.to_device(shares[None], "float64")),
+        ),
     }
     first = min(chosen // tiles * tiles, max(channels - tiles, 0))  # the tiles with the filter
     panels = []
@@ -85,114 +178,97 @@ def _fig1(run: Experiment) -> List[sheets.Block]:
         maps = values[0, first : first + tiles].asnumpy()
         panels.append(sheets.tiles(maps))
         pictures.save_png(run.results / f"{stem}.png", panels[-1])
-        shown = {"layer": layer, "picture": file.stem, "first_map": first, "maps": len(maps)}
-        files.save_json(run.results / f"{stem}.json", {"title": title, **shown})
-    caption = f"{_title(file)}, {layer}: feature maps {first}-{first + len(maps) - 1} of {channels}"
-    return [
-        sheets.Block([panels], columns=[title for title, _ in stages.values()], caption=caption)
-    ]
+        where = {"first_map": first, "maps": len(maps)}
+        files.save_json(run.results / f"{stem}.json", {**call.record, "title": title, **where})
+    caption = f"{named.title}, {layer}: feature maps {first}-{first + len(maps) - 1} of {channels}"
+    return [Block([panels], columns=[title for title, _ in stages.values()], caption=caption)]
 
 
-def _fig2(run: Experiment) -> List[sheets.Block]:
+def _fig2(run: Run, experiment: Fig2) -> List[Block]:
     """Draw the content pictures."""
-    files = find(run, "pictures")
-    titles = [_title(file) for file in files]
-    return [sheets.Block([[pictures.read(file).pixels for file in files]], columns=titles)]
+    named = run.named(experiment.pictures)
+    return [Block([[one.picture.pixels for one in named]], columns=[one.title for one in named])]
 
 
-def _fig3(run: Experiment) -> List[sheets.Block]:
+def _fig3(run: Run, experiment: Fig3) -> List[Block]:
     """Draw rows of layers and columns of filters, in one block for each content picture."""
-    files, chain, rows = find(run, "pictures"), run["chain"], _rows(run)
-    jobs = []
-    for file in files:
-        for layer, filters in rows:
-            panels = tuple(
-                Panel(
-                    f"{file.stem}/{layer}_filter{index}",
-                    {"filter": index, "after": filters[:place] if chain else []},
-                )
-                for place, index in enumerate(filters)
-            )
-
-            def call(missing: Sequence[Panel], file: Path = file, layer: str = layer) -> Found:
-                chosen = [panel.place["filter"] for panel in missing]
-                return invert.feature_map(file, layer, chosen, chain=chain, **run.options())
-
-            jobs.append(Job("feature_map", {"content": file}, (layer,), panels, call, chain))
-    compute(run, jobs)
-    same = len({tuple(filters) for _, filters in rows}) == 1
+    named, chain = run.named(experiment.pictures), experiment.chained(run.preset)
+    rows = [(name, own or experiment.filters) for name, own in run.layers(experiment.layers)]
+    options = {**run.options, "seed": experiment.seed}
+    jobs = [
+        Job(
+            request.feature_map(one.picture, layer, filters, chain, None, options),
+            tuple(distinct([f"{one.label}/{layer}_filter{index}" for index in filters])),
+        )
+        for one in named
+        for layer, filters in rows
+    ]
+    panels = run.panels(jobs)
+    same = len({filters for _, filters in rows}) == 1
     return [
-        sheets.Block(
-            [
-                [_panel(run, f"{f.stem}/{layer}_filter{i}") for i in filters]
-                for layer, filters in rows
-            ],
-            rows=[n if same else f"{n}:{','.join(map(str, chosen))}" for n, chosen in rows],
+        Block(
+            panels[n * len(rows) : (n + 1) * len(rows)],
+            rows=[name if same else f"{name}:{','.join(map(str, own))}" for name, own in rows],
             columns=[str(index) for index in rows[0][1]] if same else (),
-            caption=f"({chr(97 + n)}) {_title(f)}" if len(files) > 1 else _title(f),
+            caption=f"({chr(97 + n)}) {one.title}" if len(named) > 1 else one.title,
         )
-        for n, f in enumerate(files)
+        for n, one in enumerate(named)
     ]
 
 
-def _rows(run: Experiment) -> List[Tuple[str, List[int]]]:
-    """Return layers and their filters; ``relu3_2:17`` has filters of its own."""
-    parts = [split_filters(text) for text in run["layers"]]
-    return [(name, list(filters) or run["filters"]) for name, filters in parts]
-
-
-def _fig4(run: Experiment) -> List[sheets.Block]:
+def _fig4(run: Run, experiment: Fig4) -> List[Block]:
     """Draw columns of layers and rows of draws, in one block for each content picture."""
-    files, draws = find(run, "pictures"), run["draws"]
-    jobs = []
-    for file in files:
-        for layer in run["layers"]:
-            panels = tuple(Panel(f"{file.stem}/{layer}_draw{i}", {"draw": i}) for i in range(draws))
-
-            def call(_: Sequence[Panel], file: Path = file, layer: str = layer) -> Found:
-                return invert.random(file, layer, draws=draws, **run.options())
-
-            jobs.append(Job("random", {"content": file}, (layer,), panels, call, together=True))
-    compute(run, jobs)
-    return [
-        sheets.Block(
-            [
-                [_panel(run, f"{f.stem}/{layer}_draw{i}") for layer in run["layers"]]
-                for i in range(draws)
-            ],
-            columns=run["layers"],
-            caption=_title(f) if len(files) > 1 else "",
+    named, draws = run.named(experiment.pictures), experiment.draws
+    layers_of(experiment.layers)  # refuses filters
+    layers = [name for name, _ in run.layers(experiment.layers, first=True)]
+    jobs = [
+        Job(
+            request.random(one.picture, layer, draws, experiment.seed, None, run.options),
+            tuple(f"{one.label}/{layer}_draw{n}" for n in range(draws)),
         )
-        for f in files
+        for one in named
+        for layer in layers
+    ]
+    panels = run.panels(jobs)
+    return [
+        Block(
+            list(zip(*panels[n * len(layers) : (n + 1) * len(layers)])),
+            columns=layers,
+            caption=one.title if len(named) > 1 else "",
+        )
+        for n, one in enumerate(named)
     ]
 
 
-def _fig5(run: Experiment) -> List[sheets.Block]:
+def _fig5(run: Run, experiment: Fig5) -> List[Block]:
     """Draw a row for each style: the style, then Gatys and PMCI for each content picture."""
-    files, styles = find(run, "pictures"), find(run, "styles")
-    methods = {"gatys": invert.gatys, "purposeful": invert.purposeful}
-    jobs = []
-    for style in styles:
-        for file in files:
-            for name, method in methods.items():
-                scheme = getattr(run.settings(name), name)
-                used = {"content": file, "style": style}
-                panel = Panel(f"{file.stem}/{style.stem}_{name}", {})
-
-                def call(_: Sequence[Panel], method: Any = method, used: Any = used) -> Found:
-                    return [method(**used, **run.options())]
-
-                reached = scheme.layers
-                jobs.append(Job(name, used, reached, (panel,), call))
-    compute(run, jobs)
-    height, width, _ = _panel(run, f"{files[0].stem}/{styles[0].stem}_gatys").shape
-    rows = [
-        [sheets.warped(pictures.read(style).pixels, (height, width))]
-        + [_panel(run, f"{f.stem}/{style.stem}_{name}") for f in files for name in methods]
+    named, styles = run.named(experiment.pictures), run.named(experiment.styles, "styles")
+    methods = {"gatys": request.gatys, "purposeful": request.purposeful}
+    options = {**run.options, "seed": experiment.seed}
+    jobs = [
+        Job(
+            method(one.picture, style.picture, options),
+            (f"{one.label}/{style.label}_{name}",),
+        )
         for style in styles
+        for one in named
+        for name, method in methods.items()
     ]
-    letters = [chr(65 + index) for index in range(len(styles))]
-    return [sheets.Block(rows, rows=letters, columns=["style"] + ["Gatys", "PMCI"] * len(files))]
+    panels = [panel for (panel,) in run.panels(jobs)]
+    count = len(named) * len(methods)
+    height, width, _ = panels[0].shape
+    rows = [
+        [sheets.warped(style.picture.pixels, (height, width)), *panels[n * count : (n + 1) * count]]
+        for n, style in enumerate(styles)
+    ]
+    letters = [chr(65 + n) if n < 26 else str(n + 1) for n in range(len(styles))]
+    return [Block(rows, rows=letters, columns=["style"] + ["Gatys", "PMCI"] * len(named))]
 
 
-DRAWERS = {"fig1": _fig1, "fig2": _fig2, "fig3": _fig3, "fig4": _fig4, "fig5": _fig5}
+DRAWERS: Dict[Type[Experiment], Callable[[Run, Any], List[Block]]] = {
+    Fig1: _fig1,
+    Fig2: _fig2,
+    Fig3: _fig3,
+    Fig4: _fig4,
+    Fig5: _fig5,
+}

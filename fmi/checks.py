@@ -1,0 +1,160 @@
+"""Checks of values that users give, with pydantic; violations become :class:`InputError`."""
+
+from __future__ import annotations
+
+import functools
+import re
+from typing import Any, Tuple
+
+import numpy as np
+from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter, ValidationError
+from typing_extensions import Annotated
+
+from fmi.errors import InputError, shown, unknown
+
+__all__ = [
+    "Count",
+    "Days",
+    "Filters",
+    "FromText",
+    "Index",
+    "Layers",
+    "Names",
+    "Numbers",
+    "Seed",
+    "Text",
+    "checked",
+    "number",
+    "refusal",
+]
+
+# Texts for the most frequent errors of pydantic, which fills in {ge} and so on.
+MESSAGES = {
+    "int_type": "must be a whole number",
+    "int_parsing": "must be a whole number",
+    "int_parsing_size": "must be a whole number with fewer digits",
+    "int_from_float": "must be a whole number",
+    "float_type": "must be a number",
+    "float_parsing": "must be a number",
+    "finite_number": "must be a finite number",
+    "bool_type": "must be true or false",
+    "bool_parsing": "must be true or false",
+    "string_type": "must be text",
+    "string_too_short": "must not be empty",
+    "string_unicode": "must be text in UTF-8",
+    "tuple_type": "must be a list",
+    "too_short": "must have at least {min_length} item",
+    "too_long": "must have at most {max_length} item",
+    "greater_than_equal": "must be at least {ge}",
+    "greater_than": "must be greater than {gt}",
+    "less_than_equal": "must be at most {le}",
+    "less_than": "must be less than {lt}",
+    "value_error": "{error}",
+}
+
+
+def refusal(name: str, value: object, error: ValidationError, example: object = None) -> InputError:
+    """Return the error for `name`, whose `value` pydantic has refused.
+
+    An example is added to the message if the value does not even have the right type.
+    """
+    first = error.errors(include_url=False)[0]
+    if first["loc"] and isinstance(first["loc"][-1], int):  # one item of a list
+        value = first["input"]
+    context = {
+        key: f"{text:g}" if isinstance(text, float) else str(text)
+        for key, text in first.get("ctx", {}).items()
+    }
+    if first["type"] == "literal_error":
+        known = context["expected"].replace(" or ", ", ").replace("'", "").split(", ")
+        if isinstance(value, str) and len(value) < 80:
+            return unknown(name, value, known)
+        return InputError(f"{name}={shown(value)} must be one of {', '.join(known)}")
+    text = MESSAGES.get(first["type"], f"is not valid: {first['msg']}").format(**context)
+    if example is not None and first["type"].endswith(("_type", "_parsing", "_from_float")):
+        text += f", such as {example!r}"
+    return InputError(f"{name}={shown(value)} {text}")
+
+
+@functools.lru_cache(maxsize=None)
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
+
+
+def checked(name: str, value: Any, kind: Any) -> Any:
+    """Convert a value to a type, and check it.
+
+    Parameters
+    ----------
+    name
+        Name of the keyword or key, for the message.
+    value
+        Value as given by the user. Text, as from the command line, is converted.
+    kind
+        A type that pydantic knows, such as those of this module.
+
+    Raises
+    ------
+    InputError
+        If the value does not have this type or violates one of its bounds.
+    """
+    try:
+        return _adapter(kind).validate_python(value)
+    except ValidationError as error:
+        raise refusal(name, value, error) from None
+
+
+def number(value: Any) -> Any:
+    """Refuse truth values, which Python counts as integers, and unwrap NumPy's scalars."""
+    if isinstance(value, (bool, np.bool_)):
+        raise ValueError("must be a number, not a truth value")
+    if isinstance(value, int) and abs(value) > 2**63:  # more digits than pydantic can print
+        raise ValueError("must be a number with fewer digits")
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _index(value: Any) -> Any:
+    """Refuse text and floating-point numbers too: there is no filter 0.5."""
+    if isinstance(value, (str, bytes, float, np.floating)):
+        raise ValueError("must be a whole number")
+    return number(value)
+
+
+def _from_text(value: Any) -> Any:
+    """Convert the text of a whole number, as from the command line."""
+    whole = isinstance(value, str) and re.fullmatch(r"\s*-?\d{1,18}\s*", value)
+    return int(value) if whole else value
+
+
+def _items(value: Any) -> Any:
+    """Split text, as from the command line, at its commas."""
+    return value.split(",") if isinstance(value, str) else value
+
+
+def _one_or_several(value: Any) -> Any:
+    """Put a single number into a list; turn a one-dimensional array into one."""
+    if isinstance(value, np.ndarray) and value.ndim == 1:
+        return value.tolist()
+    if isinstance(value, (np.ndarray, set, frozenset)):
+        raise ValueError("must be a whole number or a list of whole numbers")
+    return [value] if isinstance(value, (bool, int, float, np.generic)) else value
+
+
+def _without_null(value: str) -> str:
+    if "\0" in value:
+        raise ValueError("must not contain a null character")
+    return value
+
+
+Text = Annotated[str, Field(min_length=1), AfterValidator(_without_null)]
+Names = Annotated[Tuple[Text, ...], BeforeValidator(_items), Field(min_length=1)]
+Layers = Annotated[Tuple[Text, ...], Field(min_length=1)]
+Index = Annotated[int, BeforeValidator(_index)]
+Count = Annotated[int, BeforeValidator(_index), Field(ge=1, le=100_000)]
+Seed = Annotated[int, BeforeValidator(_index), Field(ge=0, le=2**32 - 1)]
+Filters = Annotated[Tuple[Index, ...], BeforeValidator(_one_or_several)]
+FromText = BeforeValidator(_from_text)
+Numbers = Annotated[
+    Tuple[Annotated[Index, FromText], ...], BeforeValidator(_items), Field(min_length=1)
+]
+Days = Annotated[Index, FromText, Field(ge=0, le=100_000)]

@@ -1,0 +1,169 @@
+"""Requests: the calls of :mod:`fmi.invert`, checked, and computed when they are asked to be.
+
+Each function takes the arguments of the function of the same name in :mod:`fmi.invert`, which
+documents them, and builds the targets of one kind of inversion.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence
+
+import numpy as np
+
+from fmi import checks, codes, losses
+from fmi.call import Call, Filters, Layers, layers_of, places_of
+from fmi.device.mxnet import NDArray
+from fmi.inversion import Inversion, Place
+from fmi.losses import Loss
+from fmi.pictures import Source
+
+__all__ = ["Request", "code", "feature_map", "gatys", "purposeful", "random", "rank_match"]
+
+
+@dataclass(frozen=True)
+class Request:
+    """The pictures that one call asks for.
+
+    Attributes
+    ----------
+    call
+        The call, whose arguments have been checked.
+    places
+        Which pictures it asks for.
+    compute
+        Function that returns an inversion for each place.
+    """
+
+    call: Call
+    places: Sequence[Place]
+    compute: Callable[[], List[Inversion]]
+
+    @property
+    def records(self) -> List[Dict[str, Any]]:
+        """The records of the inversions, without their outcome."""
+        return [self.call.describe(place) for place in self.places]
+
+
+def _of_all(call: Call, places: Sequence[Place], loss: Callable[..., Loss], **more: Any) -> Request:
+    return Request(call, places, lambda: call.invert(places, loss, **more))
+
+
+def code(
+    picture: Source, layer: Optional[Layers], layers: Optional[Layers], keywords: Mapping[str, Any]
+) -> Request:
+    """Ask for the inversion of a code (Eq. 1)."""
+    call = Call("code", layers_of(layer, layers), keywords, {"content": picture})
+    weight = call.settings.code_weight
+    return _of_all(call, [Place()], lambda _: losses.all_codes(call.content, weight))
+
+
+def feature_map(
+    picture: Source,
+    layer: Optional[Layers],
+    filters: Optional[Filters],
+    chain: bool,
+    layers: Optional[Layers],
+    keywords: Mapping[str, Any],
+) -> Request:
+    """Ask for the inversion of single feature maps (Eq. 1-2)."""
+    names, chosen = places_of(layer, layers, filters)
+    chain = checks.checked("chain", chain, bool)
+    call = Call("feature_map", names, keywords, {"content": picture})
+    call.check_filters(chosen)
+
+    def loss(now: Mapping[str, NDArray], places: Sequence[Place]) -> Loss:
+        wanted = [place.filter for place in places if place.filter is not None]
+        targets = {name: codes.isolate(now[name], wanted) for name in now}
+        return losses.all_codes(targets, call.settings.code_weight)
+
+    if not chain:
+        places = [Place(index) for index in chosen]
+        return _of_all(call, places, lambda group: loss(call.content, group))
+    places = [Place(index, tuple(chosen[:n])) for n, index in enumerate(chosen)]
+
+    def compute() -> List[Inversion]:
+        found: List[Inversion] = []
+
+        def from_last(group: Sequence[Place]) -> Loss:
+            return loss(call.again(found[-1]) if found else call.content, group)
+
+        for place in places:
+            found += call.invert([place], from_last)
+            if not found[-1].finished:
+                break
+        return found
+
+    return Request(call, places, compute)
+
+
+def random(
+    picture: Source,
+    layer: Optional[Layers],
+    draws: int,
+    seed: int,
+    layers: Optional[Layers],
+    keywords: Mapping[str, Any],
+) -> Request:
+    """Ask for the inversion of randomly modified codes (Eq. 3-4)."""
+    call = Call(
+        "random", layers_of(layer, layers), {**keywords, "seed": seed}, {"content": picture}
+    )
+    places = [Place(draw=n) for n in range(checks.checked("draws", draws, checks.Count))]
+
+    def loss(group: Sequence[Place]) -> Loss:
+        targets = {}
+        for name, values in call.content.items():
+            channels, distribution = values.shape[1], call.settings.shares
+            shares = [
+                codes.shares(distribution, channels, call.record["seed"], place.draw or 0, name)
+                for place in group
+            ]
+            targets[name] = codes.reallocate(values, call.to_device(np.stack(shares), "float64"))
+        return losses.all_codes(targets, call.settings.code_weight)
+
+    def notes() -> Mapping[str, Any]:
+        return {"silent_feature_maps": call.silent()}
+
+    return _of_all(call, places, loss, notes=notes)
+
+
+def purposeful(content: Source, style: Source, keywords: Mapping[str, Any]) -> Request:
+    """Ask for the transfer of the energies of a style picture (Eq. 5)."""
+    return _transfer("purposeful", content, style, losses.purposeful, keywords)
+
+
+def gatys(content: Source, style: Source, keywords: Mapping[str, Any]) -> Request:
+    """Ask for a style transfer with Gram matrices (Gatys et al. 2016)."""
+    return _transfer("gatys", content, style, losses.gatys, keywords)
+
+
+def _transfer(
+    function: str,
+    content: Source,
+    style: Source,
+    loss: Callable[..., Loss],
+    keywords: Mapping[str, Any],
+) -> Request:
+    call = Call(function, [], keywords, {"content": content, "style": style})
+    return _of_all(call, [Place()], lambda _: loss(call.content, call.style, call.scheme))
+
+
+def rank_match(
+    content: Source,
+    style: Source,
+    layer: Optional[Layers],
+    layers: Optional[Layers],
+    keywords: Mapping[str, Any],
+) -> Request:
+    """Ask for the exchange of feature maps by the rank of their energies (2016 code)."""
+    call = Call(
+        "rank_match", layers_of(layer, layers), keywords, {"content": content, "style": style}
+    )
+
+    def loss(_: Sequence[Place]) -> Loss:
+        pairs = {name: (call.content[name], call.style[name]) for name in call.content}
+        targets = {name: codes.rank_match(*pair) for name, pair in pairs.items()}
+        return losses.all_codes(targets, call.settings.code_weight)
+
+    return _of_all(call, [Place()], loss)

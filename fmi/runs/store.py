@@ -1,0 +1,354 @@
+"""The store of results: each inversion in a folder named by a digest of all that shapes it.
+
+A result is a folder ``ab/abcd.../`` with the picture before and after denoising, the array, the
+record, and a manifest with the digests of these files. It appears complete or not at all, so that
+reading needs no lock, and any number of processes and threads can share a store. A result whose
+files do not fit its manifest is removed and computed again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import hashlib
+import io
+import json
+import logging
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence, Union
+
+import numpy as np
+from PIL import Image
+
+from fmi import files
+from fmi.device.environment import cpu_name
+from fmi.errors import InputError, brief
+from fmi.inversion import Inversion, Keep, versions
+
+__all__ = ["DEFAULT", "VARIABLE", "Entry", "Store", "key", "open_store", "outdated", "shaping"]
+
+log = logging.getLogger(__name__)
+
+DEFAULT = Path("results/store")
+VARIABLE = "FMI_STORE"  # environment variable that names another folder
+FILES = ("picture.png", "undenoised.png", "array.npy", "record.json")
+MANIFEST = "manifest.json"
+# Entries of records that do not shape a result: names, and versions covered by `fmi_source`.
+IGNORED = {
+    "settings": ("preset", "batch"),
+    "network": ("name", "source", "verified", "embedded", "default_settings"),
+    "versions": ("fmi", "python"),
+    "content": ("name",),
+    "style": ("name",),
+}
+LATER = ("outcome", "loss", "silent_feature_maps", "key")  # not known before the computation
+
+
+def shaping(record: Mapping[str, Any]) -> Dict[str, Any]:
+    """Return the entries of a record that shape its picture."""
+    found = {}
+    for name, value in record.items():
+        if name not in LATER:
+            left_out = IGNORED.get(name, ())
+            if isinstance(value, Mapping):
+                value = shaping({k: v for k, v in value.items() if k not in left_out})
+            found[name] = value
+    return found
+
+
+def key(record: Mapping[str, Any]) -> str:
+    """Return the name of a result: a sha256 of all that shapes it."""
+    text = json.dumps(shaping(record), sort_keys=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A result in a store.
+
+    Attributes
+    ----------
+    key
+        Its name.
+    record
+        Its record.
+    when
+        Time when it was computed, in UTC.
+    seconds
+        Seconds that the descent took.
+    bytes
+        Size of its files.
+    """
+
+    key: str
+    record: Mapping[str, Any]
+    when: datetime.datetime
+    seconds: float
+    bytes: int
+
+    @property
+    def place(self) -> str:
+        """Layers with filter or draw, for display."""
+        layers = self.record["layers"]
+        found = ",".join(layers) if len(layers) < 3 else f"{layers[0]},...,{layers[-1]}"
+        if "filter" in self.record:
+            found += f":{self.record['filter']}"
+        return f"{found} draw {self.record['draw']}" if "draw" in self.record else found
+
+
+class Store:
+    """A folder of results.
+
+    Parameters
+    ----------
+    folder
+        The folder; it is created when the first result is added.
+    """
+
+    def __init__(self, folder: Union[str, Path]) -> None:
+        self.folder = Path(folder)
+
+    def path(self, name: str) -> Path:
+        """Return the folder of the result with a key."""
+        return self.folder / name[:2] / name
+
+    # --- reading ---
+
+    def intact(self, name: str) -> bool:
+        """Return whether the store holds a result, and whether its files fit its manifest."""
+        return self._contents(name) is not None
+
+    def find(self, name: str) -> Optional[Inversion]:
+        """Return the result with a key, or ``None`` if it is missing or damaged."""
+        contents = self._contents(name)
+        return None if contents is None else _inversion(contents)
+
+    def _contents(self, name: str) -> Optional[Dict[str, bytes]]:
+        """Return the files of a result, or ``None`` if one is missing or damaged."""
+        folder = self.path(name)
+        try:
+            manifest = json.loads((folder / MANIFEST).read_bytes())
+            contents = {file: (folder / file).read_bytes() for file in FILES}
+            right = manifest["key"] == name and manifest["digest"] == _digest(manifest)
+            for file, data in contents.items():
+                right &= manifest["sha256"][file] == hashlib.sha256(data).hexdigest()
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            return None
+        return {**contents, MANIFEST: json.dumps(manifest).encode()} if right else None
+
+    def entries(self) -> Iterator[Entry]:
+        """Yield all intact results, in the order of their keys."""
+        for name in self.names():
+            contents = self._contents(name)
+            if contents is not None:
+                manifest = json.loads(contents[MANIFEST])
+                yield Entry(
+                    name,
+                    json.loads(contents["record.json"]),
+                    datetime.datetime.fromisoformat(manifest["when"]),
+                    manifest["seconds"],
+                    sum(map(len, contents.values())),
+                )
+
+    def names(self) -> List[str]:
+        """Return the keys of all results, intact or not."""
+        with _reported(self.folder):
+            found = self.folder.glob("[0-9a-f][0-9a-f]/*")
+            return sorted(path.name for path in found if not path.name.startswith("."))
+
+    # --- writing ---
+
+    def add(self, inversion: Inversion) -> str:
+        """Add a finished result, and return its key.
+
+        Raises
+        ------
+        InputError
+            If it is not finished, or if the store cannot be written.
+        """
+        if not inversion.finished:
+            raise InputError(f"an inversion that has {inversion.stopped} cannot be stored")
+        name = key(inversion.record)
+        path = self.path(name)
+        if self.intact(name):
+            return name
+        self._discard(name)
+
+        def fill(folder: Path) -> None:
+            inversion.save(folder / FILES[0], undenoised=True, key=name)
+            (folder / "picture_undenoised.png").rename(folder / FILES[1])
+            (folder / "picture.json").rename(folder / FILES[3])
+            np.save(folder / FILES[2], inversion.array)
+            manifest = {
+                "key": name,
+                "when": datetime.datetime.now(datetime.timezone.utc).isoformat(),
+                "seconds": inversion.seconds,
+                "cpu": cpu_name(),
+                "sha256": {file: files.file_digest(folder / file, "sha256") for file in FILES},
+            }
+            files.save_json(folder / MANIFEST, {**manifest, "digest": _digest(manifest)})
+
+        files.write_folder(path, fill)
+        return name
+
+    def remove(self, name: str) -> None:
+        """Remove a result.
+
+        Raises
+        ------
+        InputError
+            If it cannot be removed.
+        """
+        files.remove(self.path(name))
+
+    def sweep(self) -> None:
+        """Remove what processes that were killed have left behind."""
+        with _reported(self.folder):
+            for folder in self.folder.glob("[0-9a-f][0-9a-f]"):
+                files.sweep(folder)
+
+    def _discard(self, name: str) -> None:
+        """Remove what stands in the place of a result that is not intact."""
+        path = self.path(name)
+        if os.path.lexists(path):
+            log.warning("%s was damaged and is replaced", path)
+            self.remove(name)
+
+    # --- both ---
+
+    def obtain(
+        self,
+        records: Sequence[Mapping[str, Any]],
+        compute: Callable[[Sequence[int], Keep], List[Inversion]],
+    ) -> List[Inversion]:
+        """Return the results with these records; compute and add those that are missing.
+
+        A result that another process or thread is computing is waited for, unless that process
+        ends without it.
+
+        Parameters
+        ----------
+        records, compute
+            As for :meth:`fmi.inversion.Keeper.obtain`.
+
+        Raises
+        ------
+        InputError
+            If the store cannot be written.
+        """
+        names = [key(record) for record in records]
+        found: Dict[int, Inversion] = {}
+        waits = False
+        while True:
+            for index, name in enumerate(names):
+                if index not in found:
+                    stored = self.find(name)
+                    if stored is not None:
+                        found[index] = stored
+            missing = [index for index in range(len(names)) if index not in found]
+            if not missing:
+                break
+            with contextlib.ExitStack() as stack:
+                mine = []
+                for index in missing[:1] if waits else missing:
+                    lock = self.folder / "locks" / names[index]
+                    if stack.enter_context(files.locked(lock, waits)):
+                        mine.append(index)
+                mine = [index for index in mine if not self.intact(names[index])]
+                if mine:
+                    computed = compute(mine, lambda _, inversion: self._keep(inversion))
+                    found.update(zip(mine, computed))
+                    for inversion in computed:  # if Ctrl-C came between its end and its storing
+                        if inversion.finished:
+                            self.add(inversion)
+                    if len(computed) < len(mine) or not all(one.finished for one in computed):
+                        break
+            if not mine and not waits:
+                log.info("waiting for %d pictures of another process", len(missing))
+            waits = not mine
+        return [found[index] for index in sorted(found)]
+
+    def _keep(self, inversion: Inversion) -> None:
+        self.add(inversion)
+
+    def export(self, inversion: Inversion, stem: Path) -> None:
+        """Copy the files of a result to readable names.
+
+        Parameters
+        ----------
+        inversion
+            A result of this store.
+        stem
+            Path of the copies without suffix: ``.png``, ``_undenoised.png`` and ``.json`` are
+            appended.
+
+        Raises
+        ------
+        InputError
+            If a copy cannot be written.
+        """
+        folder = self.path(key(inversion.record))
+        for file, suffix in zip(FILES, (".png", "_undenoised.png", None, ".json")):
+            if suffix:
+                _copy(folder / file, stem.with_name(f"{stem.name}{suffix}"))
+
+
+def outdated(record: Mapping[str, Any]) -> bool:
+    """Return whether other versions of the software have computed a result."""
+    left_out = IGNORED["versions"]
+    now = {name: value for name, value in versions().items() if name not in left_out}
+    return shaping(record)["versions"] != now
+
+
+def open_store(folder: Union[None, str, Path] = None) -> Store:
+    """Return the store in a folder, or in ``FMI_STORE``, or in ``results/store``."""
+    return Store(folder or os.environ.get(VARIABLE) or DEFAULT)
+
+
+def _digest(manifest: Mapping[str, Any]) -> str:
+    """Return a digest of the other entries of a manifest."""
+    others = {name: value for name, value in manifest.items() if name != "digest"}
+    return hashlib.sha256(json.dumps(others, sort_keys=True).encode()).hexdigest()
+
+
+def _inversion(contents: Mapping[str, bytes]) -> Inversion:
+    """Return the inversion in the files of a result."""
+    record = json.loads(contents["record.json"])
+    outcome = record.pop("outcome")
+    loss = record.pop("loss")
+    record.pop("key")
+    found = Inversion(
+        array=np.load(io.BytesIO(contents["array.npy"]), allow_pickle=False),
+        loss=loss,
+        change=outcome["change"],
+        stopped=outcome["stopped"],
+        record=record,
+        seconds=json.loads(contents[MANIFEST])["seconds"],
+    )
+    found.image = _picture(contents["picture.png"])  # denoising takes as long as several steps
+    return found
+
+
+def _picture(data: bytes) -> Image.Image:
+    with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
+        return image.convert("RGB")
+
+
+def _copy(source: Path, target: Path) -> None:
+    with _reported(target):
+        same = target.is_file() and target.read_bytes() == source.read_bytes()
+    if not same:
+        files.write_whole(target, lambda beside: shutil.copyfile(source, beside))
+
+
+@contextlib.contextmanager
+def _reported(path: Path) -> Iterator[None]:
+    """Report errors of the operating system as an :class:`InputError`."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{brief(path)} cannot be used: {reason}") from None
