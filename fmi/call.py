@@ -418,7 +418,11 @@ class Call:
         if isinstance(init, str) and init == "content":
             self.record["init"] = "content"
             return None
-        values = pictures.first_picture(init, self.size)
+        try:
+            values = pictures.first_picture(init, self.size)
+        except InputError as error:
+            text = str(error)
+            raise InputError(text if "init" in text else f"init: {text}") from None
         self.record["init"] = files.array_digest(values)
         return values
 

@@ -40,7 +40,6 @@ MESSAGES = {
     "bool_type": "must be true or false",
     "bool_parsing": "must be true or false",
     "string_type": "must be text",
-    "string_too_short": "must not be empty",
     "string_unicode": "must be text in UTF-8",
     "tuple_type": "must be a list",
     "too_short": "must have at least {min_length} item",
@@ -140,13 +139,15 @@ def _one_or_several(value: Any) -> Any:
     return [value] if isinstance(value, (bool, int, float, np.generic)) else value
 
 
-def _without_null(value: str) -> str:
+def _possible(value: str) -> str:
+    if not value:
+        raise ValueError("must not be empty")
     if "\0" in value:
         raise ValueError("must not contain a null character")
     return value
 
 
-Text = Annotated[str, Field(min_length=1), AfterValidator(_without_null)]
+Text = Annotated[str, AfterValidator(_possible)]  # may be a file name that is not UTF-8
 Names = Annotated[Tuple[Text, ...], BeforeValidator(_items), Field(min_length=1)]
 Layers = Annotated[Tuple[Text, ...], Field(min_length=1)]
 Index = Annotated[int, BeforeValidator(_index)]

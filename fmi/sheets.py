@@ -219,10 +219,12 @@ def _fitting(figure: Figure, text: str, size: float, room: float) -> Tuple[str, 
 def tiles(maps: np.ndarray, side: int = 4) -> np.ndarray:
     """Arrange feature maps as tiles in false colours, from black for 0 to white for the maximum.
 
+    Negative values have the brightness of positive ones, but are blue instead of red.
+
     Parameters
     ----------
     maps
-        (C, M, N) without negative values.
+        (C, M, N).
     side
         Side length of each position in pixels.
 
@@ -239,7 +241,8 @@ def tiles(maps: np.ndarray, side: int = 4) -> np.ndarray:
         top, left = (index // columns) * (height + 1), (index % columns) * (width + 1)
         mosaic[top : top + height, left : left + width] = tile
     colours = matplotlib.colormaps["magma"].with_extremes(bad="grey")
-    painted = colours(np.sqrt(mosaic / max(float(maps.max()), 1e-12)))[..., :3]
+    painted = colours(np.sqrt(np.abs(mosaic) / max(float(np.abs(maps).max()), 1e-12)))[..., :3]
+    painted[mosaic < 0] = painted[mosaic < 0][:, ::-1]
     return np.kron(np.rint(painted * 255).astype(np.uint8), np.ones((side, side, 1), np.uint8))
 
 

@@ -477,6 +477,14 @@ def test_tiles_without_any_energy_are_black():
         assert (sheets.tiles(np.full((1, 2, 2), value)) == LOWEST).all()
 
 
+def test_negative_values_are_blue_instead_of_red():
+    found = sheets.tiles(np.array([[[-4.0, 1.0, 0.0]], [[4.0, -1.0, 2.0]]]), side=1)
+    left, right = found[0, :3].astype(int), found[0, 4:].astype(int)
+    assert (left[:2] == right[:2, ::-1]).all()
+    assert left[1, 0] > left[1, 2] and right[1, 0] < right[1, 2]
+    assert (right[0] == HIGHEST).all() and (left[2] == LOWEST).all()
+
+
 def test_a_style_is_warped_to_height_and_width():
     pixels = np.random.RandomState(0).randint(0, 256, (30, 20, 3), dtype=np.uint8)
     found = sheets.warped(pixels, (12, 25))
