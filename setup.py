@@ -19,7 +19,7 @@ CUDA = [
     "nvidia-cuda-nvrtc-cu11==11.8.89",
     "nvidia-nvtx-cu11==11.8.86",
 ]
-WEIGHTS = ["safetensors", "scipy"]  # readers of .safetensors and .mat
+WEIGHTS = ["safetensors>=0.3", "scipy>=1.8"]  # readers of .safetensors and .mat
 # PyTorch 2.13 needs Python 3.10; older ones get the last that they can.
 BENCH = ["torch==2.13.0; python_version >= '3.10'", "torch; python_version < '3.10'"]
 TEST = ["pytest", "hypothesis", "psutil", "nbclient", "ipykernel", "ipywidgets"]
@@ -39,16 +39,18 @@ setup(
     },
     python_requires=">=3.8,<3.13",
     install_requires=[
+        # The lowest versions are tested together: make test-lowest.
         "numpy>=1.23,<2",
-        "pillow",
-        "pydantic>=2",
-        "matplotlib",
-        "pyyaml",
-        "pooch",
-        "requests",
-        "scikit-image",
-        "tqdm",
-        "h5py",
+        "pillow>=9.1",  # Image.Resampling
+        "matplotlib>=3.6",  # colormaps, parse_math
+        "pyyaml>=5.4",
+        "pooch>=1.6",
+        "requests>=2.25",
+        "scikit-image>=0.19",  # channel_axis
+        "tqdm>=4.60",  # tqdm.contrib.logging
+        "h5py>=3.1",
+        "pydantic>=2.0",
+        "typing_extensions>=4.6.1",
         "setuptools; python_version >= '3.12'",
     ],
     extras_require={

@@ -193,7 +193,7 @@ def test_every_help_is_shown():
 # --- signals ---
 
 SAID = "fmi: interrupted; finished panels are kept, run the command again to resume\n"
-BOTH = [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
+BOTH = [(int(signal.SIGINT), 130), (int(signal.SIGTERM), 143)]
 ON_IMPORT = """
 import os, sys
 number, at, words = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]
@@ -297,7 +297,7 @@ def work(_):
     except KeyboardInterrupt:
         raise InputError("the disk is full")
 """
-    done = child(IN_WORK.format(code=code), signal.SIGINT)
+    done = child(IN_WORK.format(code=code), 2)
     assert (done.returncode, done.stderr) == (2, "fmi: the disk is full\n")
 
 
@@ -315,7 +315,7 @@ def test_a_signal_when_python_ends():
 def test_an_ignored_signal_stays_ignored():
     """As after nohup, or in the background of a script."""
     code = "def work(_):\n    kill()\n    return 0\nsignal.signal(number, signal.SIG_IGN)"
-    done = child(IN_WORK.format(code=code), signal.SIGINT)
+    done = child(IN_WORK.format(code=code), 2)
     assert (done.returncode, done.stderr) == (0, "")
 
 

@@ -71,7 +71,10 @@ def _run(arguments: Optional[List[str]]) -> int:
         commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
         for module in (draw, layers, results, weights, pictures, doctor):
             module.add(commands)
-        chosen = parser.parse_args(arguments)
+        try:
+            chosen = parser.parse_args(arguments)
+        except OSError:  # standard error cannot be written, where it says what is wrong
+            return 2
         logging.basicConfig(
             level=logging.DEBUG if chosen.verbose else logging.INFO,
             format="%(message)s",
