@@ -95,13 +95,17 @@ def test_a_permutation_is_noticed(main, tmp_path, published):
 
 
 def test_rivals_are_the_rows_that_are_there(main, tmp_path, published):
-    """A panel that shows a published one of another row is only noticed if that row is there."""
-    shown = {("relu1_2", 2): ("relu4_2", 2)}
-    few = [place for place in PLACES if place[0] == "relu1_2"]
-    _, found, _, _ = main(ours(tmp_path / "few", few[:4], shown), published)
-    assert list(found) == few[:4]
-    _, found, _, _ = main(ours(tmp_path / "more", [*few, ("relu4_2", 0)], shown), published)
-    assert [place for place, (_, nearest) in found.items() if not nearest] == list(shown)
+    """A panel between its own and one of another row is nearest to the latter if we have that."""
+    own, other = ("relu1_2", 2), ("relu4_2", 1)
+    row = [place for place in PLACES if place[0] == "relu1_2"]
+    between = (0.35 * SCENES[own] + 0.65 * SCENES[other]).astype(np.uint8)
+    for places, nearest in ((row, True), ([*row, ("relu4_2", 0)], False)):
+        folder = ours(tmp_path / str(nearest), places)
+        Image.fromarray(between).save(folder / "relu1_2_filter2.png")
+        _, found, _, _ = main(folder, published)
+        assert list(found) == places
+        assert found[own][1] == nearest
+        assert all(near for place, (_, near) in found.items() if place != own)
 
 
 def test_mistakes_are_one_line_and_status_2(main, tmp_path, published):
