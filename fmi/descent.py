@@ -227,9 +227,9 @@ def minimise(
     result is the same whether it is inverted alone or in a batch. Ctrl-C ends the descent and
     keeps the current pictures.
 
-    A picture diverges when its loss, its length or that of its velocity is not finite. It is then
-    removed from the batch too; the last picture whose loss was finite is kept, and a warning is
-    logged.
+    A picture diverges when its loss, its gradient, its length or that of its velocity is not
+    finite. It is then removed from the batch too; the last picture whose loss was finite is kept,
+    and a warning is logged.
 
     Parameters
     ----------
@@ -268,7 +268,8 @@ def minimise(
                 losses, gradient = network.gradient(batch.image, batch.loss)
                 moved = update(batch.image, gradient, batch.velocity, settings, step)
                 lengths = _length(batch.velocity), _length(moved)
-                values = mx.nd.stack(losses, *lengths).asnumpy().astype(np.float64)
+                values = mx.nd.stack(losses, *lengths, _zeros(gradient))
+                values = values.asnumpy().astype(np.float64)
                 stays = _good(done, batch, values, step, settings, label, began)
                 batch = replace(batch, image=moved, before=batch.image).take(stays)
                 if not stays:
@@ -301,6 +302,13 @@ def _length(batch: NDArray) -> NDArray:
     return squared_length(batch).sqrt()
 
 
+def _zeros(gradient: NDArray) -> NDArray:
+    """Return 0 for each picture whose gradient is finite, else NaN, (B,); clipping hides it."""
+    rows = gradient.reshape((gradient.shape[0], -1))
+    zeros = mx.nd.zeros_like(rows[0])
+    return mx.nd.concat(*[mx.nd.dot(row, zeros) for row in rows], dim=0)
+
+
 def _keep(descent: Descent, image: NDArray, stopped: str, began: float) -> None:
     """Store a picture (3, H, W) that has stopped, and why."""
     descent.image, descent.stopped = image.asnumpy(), stopped
@@ -318,8 +326,8 @@ def _good(
 ) -> List[int]:
     """Store the losses and the pictures that diverge; return the rows of the others.
 
-    The columns of `values` are the loss of ``batch.image`` and the lengths of the velocity and of
-    the picture after the step.
+    The rows of `values` are the loss of ``batch.image``, the lengths of the velocity and of the
+    picture after the step, and 0 times the gradient.
     """
     stays = []
     for row, (index, value) in enumerate(zip(batch.pictures, values.T)):

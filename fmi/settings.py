@@ -107,7 +107,8 @@ class Settings:
     momentum: Share
     last_momentum: Share  # the momentum changes linearly to this value over all steps
     gradient: Literal["clip", "scale"]  # clip each element to +-clip, or scale all to one size
-    clip: Positive  # the limit, or the root mean square of the scaled gradient
+    # The limit (1e30 clips nothing), or the root mean square of the scaled gradient.
+    clip: Annotated[float, Field(gt=0, le=1e30, allow_inf_nan=False)]
     schedule: Literal["steps", "cosine"]  # stepwise decay; half a cosine wave that ends at 0
     decay: Annotated[float, Field(gt=0, le=1)]  # for "steps", the factor of the learning rate ...
     decay_every: Steps  # ... and the number of steps between decays

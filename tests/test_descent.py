@@ -259,6 +259,13 @@ def test_a_descent_that_diverges_stops_and_keeps_the_last_good_picture(name, cap
         assert "learning_rate" in record.getMessage() and "clip" in record.getMessage()
 
 
+@pytest.mark.parametrize("name", ["gradient", "nan gradient", "first gradient"])
+def test_clipping_does_not_hide_a_gradient_that_is_not_finite(name):
+    losses, gradients, *wanted = DIVERGING[name]
+    (found,) = scripted([losses], [gradients], replace(PLAIN, clip=10.0))
+    check_diverged(found, *wanted)
+
+
 @pytest.mark.filterwarnings("error::RuntimeWarning")
 def test_pictures_that_diverge_stop_or_go_on_in_one_batch_as_alone(caplog):
     rows = [GOOD, *(case[:2] for case in DIVERGING.values()), ([1, 2, 3, 4, 5], [7, 7, 7, 1, 1])]

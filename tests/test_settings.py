@@ -122,7 +122,7 @@ def test_what_does_not_fit_is_refused(values, message):
         "beta",
     ],
 )
-@pytest.mark.parametrize("value", [1e30, "1e300", float("nan"), float("inf"), -1e30])
+@pytest.mark.parametrize("value", [2e30, "1e300", float("nan"), float("inf"), -1e30])
 def test_values_that_cannot_work_are_refused(name, value):
     """They would end in black or noisy pictures, or outside of float32."""
     with pytest.raises(InputError, match=f"^{name}="):

@@ -3,12 +3,15 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from fmi.device import environment as _environment
 from fmi.device import mxnet as _mxnet
 from fmi.errors import InputError, SetupError
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def run(code, folder=None):
@@ -147,3 +150,21 @@ def test_mxnet_computes_on_every_core_and_leaves_no_variable_behind(monkeypatch)
         done = run(code)
         assert done.returncode == 0
         assert done.stdout.split() == [expected, str(bool(asked))]
+
+
+def test_an_installed_package_has_the_figures(tmp_path):
+    """What ``pip install`` copies, without the rest of a checkout."""
+    pytest.importorskip("setuptools")
+    command = [sys.executable, "setup.py", "-q", "build", f"--build-base={tmp_path}/base"]
+    command += [f"--build-lib={tmp_path}/lib", "egg_info", f"--egg-base={tmp_path}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for figure in ("fig1", "fig2", "fig3", "fig4", "fig5"):
+        copied = tmp_path / f"lib/fmi/runs/{figure}.yaml"
+        assert not copied.is_symlink()
+        assert copied.read_text() == (ROOT / f"experiments/{figure}.yaml").read_text()
+    words = [sys.executable, "-m", "fmi", "figure", "fig2", "PICTURES=skimage:coffee"]
+    env = {**os.environ, "PYTHONPATH": f"{tmp_path}/lib"}
+    done = subprocess.run(words, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "results/fig2/fig2.png").is_file()
