@@ -406,7 +406,7 @@ def main():
         for answer in entry
         if answer != "seconds"
     )
-    print(json.dumps({"files": total, "MB": round(most / 1e6), **outcome.counts}))  # noqa: T201
+    print(json.dumps({"files": total, "MB": round(most / 1e6), **outcome.counts}))
 
 
 if __name__ == "__main__":

@@ -249,6 +249,16 @@ def damage_file(folder):
     folder.write_text("")
 
 
+def damage_pipe(folder):
+    (folder / "array.npy").unlink()
+    os.mkfifo(folder / "array.npy")
+
+
+def damage_device(folder):
+    (folder / "manifest.json").unlink()
+    (folder / "manifest.json").symlink_to("/dev/zero")
+
+
 def damage_link(folder):
     shutil.rmtree(folder)
     folder.symlink_to("nowhere")

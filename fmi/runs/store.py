@@ -130,8 +130,8 @@ class Store:
         """Return the files of a result, or ``None`` if one is missing or damaged."""
         folder = self.path(name)
         try:
-            manifest = json.loads((folder / MANIFEST).read_bytes())
-            contents = {file: (folder / file).read_bytes() for file in FILES}
+            contents = {file: _read(folder / file) for file in (*FILES, MANIFEST)}
+            manifest = json.loads(contents.pop(MANIFEST))
             right = manifest["key"] == name and manifest["digest"] == _digest(manifest)
             for file, data in contents.items():
                 right &= manifest["sha256"][file] == hashlib.sha256(data).hexdigest()
@@ -306,6 +306,13 @@ def outdated(record: Mapping[str, Any]) -> bool:
 def open_store(folder: Union[None, str, Path] = None) -> Store:
     """Return the store in a folder, or in ``FMI_STORE``, or in ``results/store``."""
     return Store(folder or os.environ.get(VARIABLE) or DEFAULT)
+
+
+def _read(path: Path) -> bytes:
+    """Return the content of a regular file; a pipe or a device might never end."""
+    if not path.is_file():
+        raise FileNotFoundError(path)
+    return path.read_bytes()
 
 
 def _digest(manifest: Mapping[str, Any]) -> str:
