@@ -9,7 +9,6 @@ prints the final loss and the time of "fast" as shares of those of "code". The w
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
 from pathlib import Path
@@ -77,8 +76,7 @@ def compare(experiment: Experiment) -> Path:
     middle = np.median([entry["seconds"] for entry in table])
     tqdm.write(f"the same loss in half the time: {good} of {len(table)}; median time {middle:.2f}")
     stem = run.results / "presets"
-    text = json.dumps(table, indent=1) + "\n"
-    files.write_whole(stem.with_suffix(".json"), lambda beside: beside.write_text(text))
+    files.save_json(stem.with_suffix(".json"), table)
     rows = [(layer, name) for layer in layers for name in NAMES]
     panels = [
         [np.asarray(pairs[f"{layer} {index}"][name].image) for index in filters]

@@ -13,7 +13,7 @@ import re
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, Mapping, Optional
+from typing import Any, Callable, Dict, Iterator, Optional
 
 import numpy as np
 
@@ -238,7 +238,7 @@ def _umask() -> int:
         return 0o022
 
 
-def json_text(record: Mapping[str, Any]) -> str:
+def json_text(content: Any) -> str:
     """Return plain data as strict JSON.
 
     Raises
@@ -247,12 +247,12 @@ def json_text(record: Mapping[str, Any]) -> str:
         If the data contain NaN, infinity, or objects that JSON cannot represent.
     """
     try:
-        return json.dumps(record, indent=1, sort_keys=True, allow_nan=False) + "\n"
+        return json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n"
     except (TypeError, ValueError, RecursionError) as error:
         raise InputError(f"a record cannot be written as JSON: {error}") from None
 
 
-def save_json(path: Path, record: Mapping[str, Any]) -> None:
+def save_json(path: Path, content: Any) -> None:
     """Write plain data as strict JSON; an incomplete file is never visible.
 
     Raises
@@ -260,7 +260,7 @@ def save_json(path: Path, record: Mapping[str, Any]) -> None:
     InputError
         If the data cannot be represented, or if the file cannot be written.
     """
-    text = json_text(record)
+    text = json_text(content)
     write_whole(path, lambda beside: beside.write_text(text, encoding="utf-8"))
 
 

@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from experiments.embedded.dataset import Phase, batch, clean_crops, draw_canvases
 from experiments.embedded.network import TextureNet
+from fmi import files
 from fmi.device.mxnet import mx
 
 log = logging.getLogger(__name__)
@@ -198,7 +199,7 @@ def train(config: Config, folder: Path, until: Optional[int] = None) -> Run:
             run.history.append({"step": run.step, "loss": round(mean, 4), "accuracy": found})
             losses.clear()
             run.save(folder)
-            (folder / "metrics.json").write_text(json.dumps(run.history, indent=1))
+            files.save_json(folder / "metrics.json", run.history)
     progress.close()
     return run
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import json
 import sys
 from pathlib import Path
 from typing import Any, Dict
@@ -45,6 +44,7 @@ def _add_store(word: argparse.ArgumentParser) -> None:
 
 
 def _list(chosen: argparse.Namespace) -> int:
+    from fmi import files
     from fmi.runs import store
 
     entries = list(store.open_store(chosen.store).entries())
@@ -59,7 +59,7 @@ def _list(chosen: argparse.Namespace) -> int:
             }
             for entry in entries
         ]
-        sys.stdout.write(f"{json.dumps(rows, indent=1)}\n")
+        sys.stdout.write(files.json_text(rows))
         return 0
     for entry in entries:
         record: Any = entry.record
