@@ -135,23 +135,32 @@ class Wanted:
     results: Dict[str, str] = field(default_factory=dict)
     stored: Dict[str, str] = field(default_factory=dict)
 
-    def check(self, folder: Path, results: str = "results") -> None:
+    @property
+    def sheet(self) -> str:
+        """The name of the sheet."""
+        return f"results/{self.words[0]}/{self.words[0]}.png"
+
+    def check(self, folder: Path) -> None:
         """Fail unless the figure in a folder is this one, and nothing half-written is there."""
-        missing = {**self.results, **self.stored}.items() - contents(folder, results).items()
+        found = {**pictures(folder), **stored(folder)}
+        missing = {**self.results, **self.stored}.items() - found.items()
         if missing:
             names = ", ".join(sorted(name for name, _ in missing)[:4])
             raise Failure(f"{' '.join(self.words)}: another content of {names}")
         left_over(folder)
 
 
-def contents(folder: Path, results: str = "results") -> Dict[str, str]:
-    """Digests of the pictures in the results and of what is in the store, by name."""
-    shown = [path for path in (folder / results).rglob("*.png") if "store" not in path.parts]
+def pictures(folder: Path) -> Dict[str, str]:
+    """Digests of the pictures in the results, by name."""
+    found = [path for path in (folder / "results").rglob("*.png") if "store" not in path.parts]
+    return {str(path.relative_to(folder)): files.file_digest(path, "sha256") for path in found}
+
+
+def stored(folder: Path) -> Dict[str, str]:
+    """Digests of the pictures and arrays in the store, by name."""
     store = Store(folder / "results/store")
-    held = [store.path(name) / file for name in store.names() for file in FILES[:3]]
-    found = {path.relative_to(folder / results).as_posix(): path for path in shown}
-    found.update({path.relative_to(store.folder).as_posix(): path for path in held})
-    return {name: files.file_digest(path, "sha256") for name, path in found.items()}
+    found = [store.path(name) / file for name in store.names() for file in FILES[:3]]
+    return {str(path.relative_to(folder)): files.file_digest(path, "sha256") for path in found}
 
 
 def left_over(folder: Path) -> None:
@@ -168,12 +177,10 @@ def in_peace(words: Tuple[str, ...], folder: Path) -> Wanted:
     began = time.perf_counter()
     run(["figure", *words, *SMALL], folder).check(0)
     seconds = time.perf_counter() - began
-    found = contents(folder)
-    stored = {name: digest for name, digest in found.items() if name.count("/") == 2}
-    results = {name: digest for name, digest in found.items() if name not in stored}
-    if not stored or f"{words[0]}/{words[0]}.png" not in results:
+    wanted = Wanted(words, seconds, pictures(folder), stored(folder))
+    if not wanted.stored or wanted.sheet not in wanted.results:
         raise Failure(f"{' '.join(words)} drew nothing")
-    return Wanted(words, seconds, results, stored)
+    return wanted
 
 
 # --- attacks: each is tried once, with a generator of its own, in a folder of its own ---
@@ -237,15 +244,15 @@ class Attacks:
         for place, (one, process) in enumerate(zip(several, processes)):
             with process:
                 ended(process, self._draw(one)).check(*((0, -9) if place == victim else (0,)))
-        sheets = {one.words[0]: [] for one in several}  # type: Dict[str, List[str]]
+        sheets: Dict[str, List[str]] = collections.defaultdict(list)
         for one in several:
-            sheets[one.words[0]].append(one.results[f"{one.words[0]}/{one.words[0]}.png"])
-        found = contents(folder)
-        for figure, digests in sheets.items():
-            if found.get(f"{figure}/{figure}.png", digests[0]) not in digests:
-                raise Failure(f"the sheet of {figure} is of several runs")
+            sheets[one.sheet].append(one.results[one.sheet])
+        shown, held = pictures(folder), stored(folder)
+        for sheet, digests in sheets.items():
+            if shown.get(sheet, digests[0]) not in digests:
+                raise Failure(f"{sheet} is of several runs")
         for place, one in enumerate(several):
-            if place != victim and one.stored.items() - found.items():
+            if place != victim and one.stored.items() - held.items():
                 raise Failure(f"{' '.join(one.words)}: a result is missing from the store")
         if victim is None:
             left_over(folder)
