@@ -1,8 +1,10 @@
 """The store: what a result is named by, that it is never lost, mixed up or computed twice."""
 
+import errno
 import json
 import multiprocessing
 import os
+import resource
 import shutil
 import signal
 import threading
@@ -211,6 +213,19 @@ def test_the_source_digest_covers_what_computes_pictures_and_nothing_else(tmp_pa
         file = package / f"{name}.py"
         file.write_text(file.read_text() + "\n")
     assert inversion.source_digest(package) == before
+
+
+def test_an_array_that_a_full_disk_cuts_short(picture, options, store):
+    found = fmi.invert.code(picture, "relu1_1", **{**options, "store": None})
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (found.array.nbytes // 2, hard))
+    try:
+        with pytest.raises(InputError, match=os.strerror(errno.EFBIG)):
+            store.add(found)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not [path for path in store.folder.rglob("*") if path.is_file()]
+    assert store.intact(store.add(found))
 
 
 def damage_truncate(folder):
