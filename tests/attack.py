@@ -152,7 +152,11 @@ class Wanted:
 
 def pictures(folder: Path) -> Dict[str, str]:
     """Digests of the pictures in the results, by name."""
-    found = [path for path in (folder / "results").rglob("*.png") if "store" not in path.parts]
+    found = [
+        path
+        for path in (folder / "results").rglob("*.png")
+        if "store" not in path.parts and path.is_file()
+    ]
     return {str(path.relative_to(folder)): files.file_digest(path, "sha256") for path in found}
 
 
@@ -160,6 +164,7 @@ def stored(folder: Path) -> Dict[str, str]:
     """Digests of the pictures and arrays in the store, by name."""
     store = Store(folder / "results/store")
     found = [store.path(name) / file for name in store.names() for file in FILES[:3]]
+    found = [path for path in found if path.is_file()]
     return {str(path.relative_to(folder)): files.file_digest(path, "sha256") for path in found}
 
 
