@@ -573,6 +573,18 @@ def test_results_are_listed_and_pruned(picture, options, store, capsys):
     assert run("list", "--store", str(store.folder / "absent")) == 0
 
 
+@pytest.mark.parametrize(
+    ("record", "place"),
+    [
+        ({"layers": ["relu1_1"]}, "relu1_1"),
+        ({"layers": ["relu1_1", "relu2_1"], "filter": 3}, "relu1_1,relu2_1:3"),
+        ({"layers": ["relu1_1", "relu2_1", "relu3_1"], "draw": 0}, "relu1_1,...,relu3_1 draw 0"),
+    ],
+)
+def test_the_place_of_a_result(record, place):
+    assert stores.Entry("abc", record, None, 1.0, 5).place == place
+
+
 def test_remains_of_killed_processes_are_pruned(picture, options, store, capsys):
     found = fmi.invert.code(picture, "relu1_1", **options)
     parent = store.path(stores.key(found.record)).parent
