@@ -53,7 +53,7 @@ SHEETS = {
     "vgg19_presets": Sheet(
         "fig3", (*FIG3, "PICTURES=golden_gate", "PRECISION=auto"), draw=presets.compare
     ),
-    "vgg19_fig4": Sheet("fig4", (*REAL, f"LAYERS={SHALLOW}", "PRECISION=auto"), 700),
+    "vgg19_fig4": Sheet("fig4", (*REAL, "PRECISION=bfloat16")),
     "vgg19_fig5": Sheet("fig5", (*REAL, f"STYLE_LAYERS={SHALLOW}", "PRECISION=auto")),
 }
 

@@ -152,7 +152,11 @@ class Wanted:
 
 def pictures(folder: Path) -> Dict[str, str]:
     """Digests of the pictures in the results, by name."""
-    found = [path for path in (folder / "results").rglob("*.png") if "store" not in path.parts]
+    found = [
+        path
+        for path in (folder / "results").rglob("*.png")
+        if "store" not in path.parts and path.is_file()
+    ]
     return {str(path.relative_to(folder)): files.file_digest(path, "sha256") for path in found}
 
 
@@ -160,6 +164,7 @@ def stored(folder: Path) -> Dict[str, str]:
     """Digests of the pictures and arrays in the store, by name."""
     store = Store(folder / "results/store")
     found = [store.path(name) / file for name in store.names() for file in FILES[:3]]
+    found = [path for path in found if path.is_file()]
     return {str(path.relative_to(folder)): files.file_digest(path, "sha256") for path in found}
 
 
@@ -313,7 +318,7 @@ class Attacks:
         """Hand an odd input to a command."""
         words, sure = odd.command(chance, folder)
         done = run(words, folder).check(*((2,) if sure else (0, 2)))
-        for line in done.out.splitlines() if words[0] in ("draw", "figure") else ():
+        for line in done.out.splitlines() if words[:1] in (["draw"], ["figure"]) else ():
             if line.endswith(".png") and done.status == 0:
                 with Image.open(folder / line) as image:
                     image.load()
@@ -362,11 +367,12 @@ def read_only_at(folder: str) -> Tuple[str, ...]:
 
 def spoil(folder: Path, chance: random.Random) -> None:
     """Damage a file or a folder, chosen at random, in one of many ways."""
-    found = sorted(folder.rglob("*"))
+    found = [path for path in sorted(folder.rglob("*")) if not path.is_symlink()]
+    found = [path for path in found if path.is_file() or path.is_dir()]  # not damaged before
     path, other = chance.choice(found), chance.choice(found)
     how = chance.randrange(9)
     result = "store" in path.parts and len(path.parts) > path.parts.index("store") + 2
-    if not path.is_file():
+    if path.is_dir():
         shutil.rmtree(path)
         if result and how < 3:
             path.write_text("a file")

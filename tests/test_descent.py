@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 import fmi.invert
 from fmi import descent, pictures
+from fmi.device.mxnet import mx
 from fmi.networks.weights import embedded_path
 from fmi.settings import CODE, FAST
 
@@ -18,7 +19,6 @@ QUICK = {"long_edge": 48, "progress": False}
 
 
 def test_learning_rate_falls_every_ten_steps_as_mxnets_schedule_does():
-    from fmi.device.mxnet import mx
 
     schedule = mx.lr_scheduler.FactorScheduler(step=10, factor=0.9, base_lr=0.1)
     for step in range(1, 45):
@@ -44,7 +44,6 @@ def scaled(gradient, size):
 
 @pytest.mark.parametrize("preset", [CODE, FAST])
 def test_update_is_the_formula(preset):
-    from fmi.device.mxnet import mx
 
     chosen = replace(preset, steps=20, decay_every=2, weight_decay=0.01)
     random = np.random.RandomState(0)
@@ -70,7 +69,6 @@ def test_update_is_the_formula(preset):
 @settings(deadline=None, max_examples=30)
 @given(st.integers(0, 2**31), st.floats(-12, 12), st.floats(0.01, 100))
 def test_a_scaled_gradient_keeps_its_direction_and_forgets_its_length(seed, decades, size):
-    from fmi.device.mxnet import mx
 
     gradient = np.random.RandomState(seed).normal(size=(3, 3, 4, 5)).astype(np.float32)
     gradient[1] *= 10**decades  # each picture by itself
@@ -181,7 +179,6 @@ class Script:
         self.step, self.images = 0, []
 
     def gradient(self, image, loss):
-        from fmi.device.mxnet import mx
 
         self.images.append((loss.rows, image.asnumpy()))
         losses, gradients = self.losses[loss.rows, self.step], self.gradients[loss.rows, self.step]
@@ -206,7 +203,6 @@ PLAIN = replace(
 
 def scripted(losses, gradients, chosen=PLAIN, first=100.0, **options):
     """What minimise makes of a picture whose pixels are all `first`, with ``x <- x - gradient``."""
-    from fmi.device.mxnet import mx
 
     network = Script(losses, gradients)
     image = mx.nd.ones((1, 3, 2, 2)) * first
@@ -299,6 +295,35 @@ def test_the_callback_sees_only_pictures_that_have_neither_stopped_nor_diverged(
     assert pixels == [[99, 99, 92], [97, 92], [94]]  # each its own copy
 
 
+@pytest.mark.parametrize("name", ["loss", "gradient", "length", None])
+def test_nothing_is_computed_after_the_last_picture_has_stopped(name):
+    losses, gradients = DIVERGING[name][:2] if name else GOOD
+    network = Script([losses] * 2, [gradients] * 2)
+    image = mx.nd.ones((1, 3, 2, 2)) * 100
+    chosen = PLAIN if name else replace(PLAIN, stop=2.5 / 97)
+    found = descent.minimise(network, Rows([0, 1]), image, chosen, progress=False)
+    kept = len(found[0].loss)
+    assert kept < 5 and {d.stopped for d in found} == {"diverged" if name else "change"}
+    assert network.step == kept + (name == "loss")
+
+
+def test_a_warning_names_the_picture_among_several(caplog):
+    losses, gradients, *_ = DIVERGING["nan"]
+    rows = [GOOD, (losses, gradients), GOOD]
+    for label, wanted in (("relu9_9", "relu9_9: picture 2 of 3 "), ("", "picture 2 of 3 ")):
+        caplog.clear()
+        scripted(*zip(*rows), label=label)
+        (record,) = caplog.records
+        assert record.getMessage().startswith(wanted)
+
+
+def test_without_a_mean_colour_the_pictures_are_shown_as_they_are():
+    states = []
+    scripted([GOOD[0]], [GOOD[1]], callback=states.append)
+    assert states[0].mean == (0.0, 0.0, 0.0)
+    assert (states[0].arrays[0] == 99).all() and states[0].arrays[0].shape == (2, 2, 3)
+
+
 def test_what_a_callback_does_to_its_copy_does_not_change_the_descent():
     def write(state):
         state.image[:] = 0
@@ -356,8 +381,6 @@ def test_an_interrupt_before_the_first_step_keeps_the_initial_picture():
         def gradient(self, image, loss):
             raise KeyboardInterrupt
 
-    from fmi.device.mxnet import mx
-
     network = Interrupted([GOOD[0]], [GOOD[1]])
     image = mx.nd.ones((1, 3, 2, 2))
     (found,) = descent.minimise(network, Rows([0]), image, PLAIN, progress=False)
@@ -366,7 +389,6 @@ def test_an_interrupt_before_the_first_step_keeps_the_initial_picture():
 
 
 def test_each_picture_has_its_own_memory_and_the_first_is_left_as_it_is():
-    from fmi.device.mxnet import mx
 
     first = mx.nd.ones((3, 3, 2, 2))
     gradients = [[1, 0, 1, 1, 1], [1, INF, 1, 1, 1], [1, 1, 1, 1, 1]]
@@ -411,7 +433,6 @@ bars = []
 
 @pytest.mark.parametrize(("progress", "hidden"), [(None, None), (True, False), (False, True)])
 def test_the_progress_bar(progress, hidden, monkeypatch):
-    from fmi.device.mxnet import mx
 
     monkeypatch.setattr(descent, "tqdm", Bar)
     network = Script([GOOD[0], [1, 1, 1, 1, 1]], [GOOD[1], [1, 1, 1, 1, 1]])

@@ -54,13 +54,13 @@ def test_a_value_that_mxnet_does_not_survive(name, value, takes):
     assert line.startswith("fmi: ") and f"{name}={value!r}" in line and takes in line
 
 
-NUMBERS = ["abc", "1.5", "0x2", "1_000", "1,2", "١", "2147483648", "9" * 5000, "1 2", "--1"]
+NUMBERS = ["abc", "1.5", "0x2", "1_000", "1,2", "١", "2147483648", "9" * 5000, "1 2", "--1", " "]
 
 
 @pytest.mark.parametrize("name", sorted(variables.BOUNDS))
 def test_whole_numbers(name):
     low, high = variables.BOUNDS[name]
-    for value in (low, high, f" {low}", f"+{high} ", "", " "):
+    for value in (low, high, f" {low}", f"+{high} ", ""):
         variables.check({name: str(value)})
     for value in (*NUMBERS, low - 1, high + 1):
         with pytest.raises(SetupError) as error:

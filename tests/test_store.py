@@ -1,8 +1,10 @@
 """The store: what a result is named by, that it is never lost, mixed up or computed twice."""
 
+import errno
 import json
 import multiprocessing
 import os
+import resource
 import shutil
 import signal
 import threading
@@ -211,6 +213,19 @@ def test_the_source_digest_covers_what_computes_pictures_and_nothing_else(tmp_pa
         file = package / f"{name}.py"
         file.write_text(file.read_text() + "\n")
     assert inversion.source_digest(package) == before
+
+
+def test_an_array_that_a_full_disk_cuts_short(picture, options, store):
+    found = fmi.invert.code(picture, "relu1_1", **{**options, "store": None})
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (found.array.nbytes // 2, hard))
+    try:
+        with pytest.raises(InputError, match=os.strerror(errno.EFBIG)):
+            store.add(found)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not [path for path in store.folder.rglob("*") if path.is_file()]
+    assert store.intact(store.add(found))
 
 
 def damage_truncate(folder):
@@ -422,6 +437,49 @@ def test_no_result_is_computed_twice(tmp_path, kind):
     assert len(Store(folder).names()) == 6
 
 
+def test_nothing_is_begun_after_an_interruption(store):
+    """The first batch was interrupted, so that the computation returns no more."""
+    calls = []
+
+    def compute(wanted, keep):
+        calls.append(list(wanted))
+        first = replace(made(records(6)[wanted[0]]), stopped="interrupted")
+        return [first]
+
+    (found,) = store.obtain(records(6), compute)
+    assert found.stopped == "interrupted" and calls == [list(range(6))]
+    assert store.names() == []
+
+
+def test_a_result_that_was_not_passed_on_when_it_was_found_is_stored(store):
+    """Ctrl-C came in between."""
+    (found,) = store.obtain(records(1), lambda wanted, keep: [made(records(1)[0])])
+    assert store.intact(stores.key(found.record))
+
+
+def test_waiting_is_logged_once_and_only_then(store, caplog):
+    caplog.set_level("INFO")
+    held = store.folder / "locks" / stores.key(records(1)[0])
+
+    def compute(wanted, keep):
+        return [made(records(1)[index]) for index in wanted]
+
+    with fmi.files.locked(held, wait=False) as mine:
+        assert mine
+        worker = threading.Thread(target=store.obtain, args=(records(1), compute))
+        worker.start()
+        worker.join(0.5)
+        assert worker.is_alive()
+        assert [r.getMessage() for r in caplog.records] == [
+            "waiting for 1 pictures of another process"
+        ]
+    worker.join(60)
+    assert len(caplog.records) == 1 and len(store.names()) == 1
+    store.remove(store.names()[0])
+    store.obtain(records(1), compute)
+    assert len(caplog.records) == 1
+
+
 def hang(folder, ready):
     def compute(wanted, keep):
         keep(wanted[0], made(records(6)[wanted[0]], wanted[0]))
@@ -463,6 +521,12 @@ def test_copies_have_readable_names_and_are_mended(picture, options, store, tmp_
     store.export(found, stem)
     assert stem.with_name("a.b.png").read_bytes() == (folder / "picture.png").read_bytes()
     assert len(list(stem.parent.iterdir())) == 3
+
+
+def test_a_copy_whose_name_is_too_long_is_refused(picture, options, store, tmp_path):
+    found = fmi.invert.code(picture, "relu1_1", **options)
+    with pytest.raises(InputError, match="a{40}.png cannot be used"):
+        store.export(found, tmp_path / ("a" * 300))
 
 
 def test_the_store_that_is_used(tmp_path, monkeypatch):
@@ -507,6 +571,18 @@ def test_results_are_listed_and_pruned(picture, options, store, capsys):
     assert store.names() == []
     assert run("prune", "--older-than", "nan", *where) == 2
     assert run("list", "--store", str(store.folder / "absent")) == 0
+
+
+@pytest.mark.parametrize(
+    ("record", "place"),
+    [
+        ({"layers": ["relu1_1"]}, "relu1_1"),
+        ({"layers": ["relu1_1", "relu2_1"], "filter": 3}, "relu1_1,relu2_1:3"),
+        ({"layers": ["relu1_1", "relu2_1", "relu3_1"], "draw": 0}, "relu1_1,...,relu3_1 draw 0"),
+    ],
+)
+def test_the_place_of_a_result(record, place):
+    assert stores.Entry("abc", record, None, 1.0, 5).place == place
 
 
 def test_remains_of_killed_processes_are_pruned(picture, options, store, capsys):

@@ -121,7 +121,7 @@ def check(environ: Optional[Mapping[str, str]] = None) -> None:
         if name in CHOICES:
             if value not in CHOICES[name]:
                 takes = " or ".join(word for word in CHOICES[name] if word)
-        elif not value.strip():  # for MXNet, as if it were not set
+        elif not value:  # for MXNet, as if it were not set
             continue
         elif name in SWITCHES:
             if value.lower() not in ("0", "1", "false", "true"):

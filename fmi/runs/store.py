@@ -181,7 +181,7 @@ class Store:
             inversion.save(folder / FILES[0], undenoised=True, key=name)
             (folder / "picture_undenoised.png").rename(folder / FILES[1])
             (folder / "picture.json").rename(folder / FILES[3])
-            np.save(folder / FILES[2], inversion.array)
+            (folder / FILES[2]).write_bytes(_npy(inversion.array))
             manifest = {
                 "key": name,
                 "when": datetime.datetime.now(datetime.timezone.utc).isoformat(),
@@ -313,6 +313,13 @@ def _read(path: Path) -> bytes:
     if not path.is_file():
         raise FileNotFoundError(path)
     return path.read_bytes()
+
+
+def _npy(array: np.ndarray) -> bytes:
+    """Return an array as a file; NumPy does not say why it cannot write one."""
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    return buffer.getvalue()
 
 
 def _digest(manifest: Mapping[str, Any]) -> str:
