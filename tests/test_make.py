@@ -9,13 +9,25 @@ import pytest
 
 HERE = Path(__file__).resolve().parent.parent
 VENV = os.path.relpath(sys.prefix, HERE)  # make cannot take a folder's name with a space
+# What `make test VENV=...` hands to the processes that it starts is not for the makes below.
+HANDED_ON = (
+    "MAKEFLAGS",
+    "MFLAGS",
+    "MAKELEVEL",
+    "MAKEOVERRIDES",
+    "VENV",
+    "PYTHON",
+    "MXNET",
+    "BENCH",
+)
+USUAL = {name: value for name, value in os.environ.items() if name not in HANDED_ON}
 
 
 def make(*words):
     if not (Path(sys.prefix) / "bin/fmi").exists():
         pytest.skip("fmi is not installed in a virtual environment")
     command = ["make", "--no-print-directory", f"VENV={VENV}", "-o", f"{VENV}/.ready", *words]
-    return subprocess.run(command, cwd=HERE, capture_output=True, text=True, check=False)
+    return subprocess.run(command, cwd=HERE, env=USUAL, capture_output=True, text=True, check=False)
 
 
 def test_figure_with_variables(picture_folder, tmp_path):
@@ -52,14 +64,14 @@ def test_bench_goes_on_without_pytorch(tmp_path):
     ready = f"{tmp_path}/.ready"
     command = ["make", "--no-print-directory", f"VENV={tmp_path}", "-o", ready]
     command += ["bench", "BENCH=--quick"]
-    done = subprocess.run(command, cwd=HERE, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=HERE, env=USUAL, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "PyTorch cannot be installed\n")
     assert done.stdout.endswith("ran -m experiments.bench --quick\n")
 
 
 def test_unknown_wheel():
     command = ["make", f"VENV={VENV}", "MXNET=rocm", "-W", "setup.py", f"{VENV}/.ready"]
-    done = subprocess.run(command, cwd=HERE, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=HERE, env=USUAL, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "MXNET=rocm should be cpu or cu112" in done.stderr
 
@@ -92,11 +104,10 @@ def project(tmp_path):
     def run(*words, **environment):
         log.write_text("")
         command = ["make", "--no-print-directory", "-f", str(HERE / "Makefile"), "PYTHON=./fake"]
-        usual = {k: v for k, v in os.environ.items() if k not in ("MXNET", "MAKEFLAGS")}
         done = subprocess.run(
             [*command, *words],
             cwd=tmp_path,
-            env={**usual, **environment},
+            env={**USUAL, **environment},
             capture_output=True,
             text=True,
             check=False,
