@@ -82,6 +82,7 @@ def plot(found: Dict[str, List[Link]]) -> Figure:
         axes.set(xlabel="filter", title=label, xticks=numbers)
         if name == "first":
             axes.set_yscale("log")
+            axes.yaxis.set_major_formatter("{x:.0e}")  # others need fonts for formulas
         else:
             axes.set_ylim(0, 1)
     axes.legend()
