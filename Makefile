@@ -30,7 +30,7 @@ given = $(filter-out $(addsuffix =%,$(OWN)),$(MAKEOVERRIDES))
 .DEFAULT_GOAL := help
 TRAINING := experiments/embedded/train.yaml
 
-.PHONY: help setup demo $(FIGURES) models pictures gallery train-embedded bench doctor \
+.PHONY: help setup demo $(FIGURES) models pictures gallery verify train-embedded bench doctor \
 	test test-cu112 test-lowest lint format clean clean-results another-wheel
 
 help: ## list what there is
@@ -63,6 +63,9 @@ models: $(VENV)/.ready ## fetch the real VGG-19 (80 MB) into models/
 
 pictures: $(VENV)/.ready ## fetch the paper's six pictures into pictures/
 	@$(BIN)/fmi pictures fetch
+
+verify: $(VENV)/.ready ## compute a few small panels anew and compare their numbers with the expected ones
+	@$(BIN)/python -m experiments.verify
 
 gallery: $(VENV)/.ready ## draw the README's pictures
 	$(BIN)/python -m experiments.gallery

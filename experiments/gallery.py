@@ -25,7 +25,6 @@ from fmi.runs.experiment import Experiment, read
 
 HERE = Path(__file__).parent
 QUALITY = 82
-SHALLOW = "relu1_1,relu2_1,relu3_1"  # what blocks 1 to 3 of VGG-19 reach
 REAL = ("WEIGHTS=vgg19",)
 FIG3 = (*REAL, "LAYERS=relu1_2,relu2_2,relu3_2")
 
@@ -47,14 +46,14 @@ SHEETS = {
     "hed_fig3": Sheet("fig3", demo.overrides(demo.PHOTOGRAPHS, "fig3")),
     "hed_fig4": Sheet("fig4", demo.overrides(demo.PHOTOGRAPHS, "fig4")),
     "hed_fig5": Sheet("fig5", demo.overrides(demo.PHOTOGRAPHS, "fig5"), 700),
-    "vgg19_fig3_chained": Sheet("fig3", (*FIG3, "PICTURES=golden_gate")),
+    "vgg19_fig3": Sheet("fig3", (*REAL, "PICTURES=golden_gate", "PRECISION=bfloat16")),
     "vgg19_fig3_eq2": Sheet("fig3", (*FIG3, "PICTURES=golden_gate", "CHAIN=0", "PRECISION=auto")),
     "vgg19_fig3_neckarfront": Sheet("fig3", (*FIG3, "PICTURES=tubingen", "PRECISION=auto")),
     "vgg19_presets": Sheet(
         "fig3", (*FIG3, "PICTURES=golden_gate", "PRECISION=auto"), draw=presets.compare
     ),
     "vgg19_fig4": Sheet("fig4", (*REAL, "PRECISION=bfloat16")),
-    "vgg19_fig5": Sheet("fig5", (*REAL, f"STYLE_LAYERS={SHALLOW}", "PRECISION=auto")),
+    "vgg19_fig5": Sheet("fig5", (*REAL, "PICTURES=golden_gate", "PRECISION=bfloat16"), 700),
 }
 
 

@@ -39,7 +39,7 @@ from fmi.device.mxnet import (
     release_memory,
 )
 from fmi.errors import InputError, shown, unknown
-from fmi.inversion import Inversion, Keep, Keeper, Place, versions
+from fmi.inversion import FINISHED, Inversion, Keep, Keeper, Place, versions
 from fmi.losses import Loss
 from fmi.networks import catalogue
 from fmi.networks.base import Input, Network, Truncated, split_filters
@@ -479,25 +479,41 @@ class Call:
         at_once = self._batch()
         while len(found) < len(wanted):
             group = wanted[len(found) : len(found) + at_once]
+            chosen = [places[index] for index in group]
 
-            def inversion(index: int, done: descent.Descent) -> Inversion:
-                return self._inversion(done, {**self.describe(places[index]), **notes})
+            def keep_row(row: int, one: Inversion, group: Sequence[int] = group) -> None:
+                keep(group[row], one)
 
-            def finished(row: int, done: descent.Descent, group: Sequence[int] = group) -> None:
-                keep(group[row], inversion(group[row], done))
-
-            done = self._descend(
-                loss([places[i] for i in group]), [places[i] for i in group], finished
-            )
+            done = self._invert_batch(chosen, loss(chosen), notes, keep_row)
             if done is None:
                 at_once = len(group) // 2
                 text = "%s is out of memory with a batch of %d pictures; continuing with %d"
                 log.warning(text, self.ctx, len(group), at_once)
                 continue
-            found += [inversion(index, one) for index, one in zip(group, done)]
+            found += done
             if any(one.stopped == "interrupted" for one in done):
                 break
         return found
+
+    def _invert_batch(
+        self, places: Sequence[Place], loss: Loss, notes: Mapping[str, Any], keep: Keep
+    ) -> Optional[List[Inversion]]:
+        """Invert a batch; return ``None`` if it does not fit into memory but can be split."""
+        ready: Dict[int, Inversion] = {}
+
+        def inversion(row: int, done: descent.Descent) -> Inversion:
+            record = {**self.describe(places[row]), **notes}
+            reached = self._reached(done, loss.take([row]), places[row])
+            return self._inversion(done, record, *reached)
+
+        def finished(row: int, done: descent.Descent) -> None:
+            ready[row] = inversion(row, done)
+            keep(row, ready[row])
+
+        found = self._descend(loss, places, finished)
+        if found is None:
+            return None
+        return [ready.get(row) or inversion(row, done) for row, done in enumerate(found)]
 
     def _descend(
         self,
@@ -538,7 +554,30 @@ class Call:
         which = ",".join(filter(None, map(str, places)))
         return " ".join(part for part in (self.record["function"], where, which) if part)
 
-    def _inversion(self, found: descent.Descent, record: Dict[str, Any]) -> Inversion:
+    def _reached(
+        self, done: descent.Descent, loss: Loss, place: Place
+    ) -> Tuple[Optional[float], Optional[float]]:
+        """Return the explained part of the target and the energy share of the feature map."""
+        if done.stopped not in FINISHED:
+            return None, None
+        self.truncated.free()  # room for another batch
+        code = self.truncated(self.to_device(done.image[None]))
+        explained = loss.explained(code).asscalar()
+        shares = [
+            codes.energy_share(values, [place.filter])
+            for values in code.values()
+            if place.filter is not None
+        ]
+        self.truncated.free()
+        return _finite(explained), _finite(np.mean(shares)) if shares else None
+
+    def _inversion(
+        self,
+        found: descent.Descent,
+        record: Dict[str, Any],
+        explained: Optional[float],
+        energy_share: Optional[float],
+    ) -> Inversion:
         return Inversion(
             array=pictures.to_rgb(found.image, self.network.mean),
             loss=found.loss,
@@ -546,7 +585,14 @@ class Call:
             stopped=found.stopped,
             record=record,
             seconds=found.seconds,
+            explained=explained,
+            energy_share=energy_share,
         )
+
+
+def _finite(value: float) -> Optional[float]:
+    """Return a number that JSON can represent, or ``None``."""
+    return float(value) if math.isfinite(value) else None
 
 
 def number_format(precision: str, network: Network, ctx: Context) -> str:

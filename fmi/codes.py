@@ -16,6 +16,7 @@ from fmi.errors import unknown
 
 __all__ = [
     "energy",
+    "energy_share",
     "gram",
     "isolate",
     "normal_shares",
@@ -79,6 +80,26 @@ class _Gram(mx.autograd.Function):
 def energy(code: NDArray) -> NDArray:
     """Return the sum of each feature map over its positions (B, C), the energy of section 2.2."""
     return _Energy()(code)
+
+
+def energy_share(code: NDArray, filters: Sequence[int]) -> np.ndarray:
+    """Return the share of a code's energy that lies in one feature map, for each picture.
+
+    Parameters
+    ----------
+    code
+        (B, C, M, N).
+    filters
+        The feature map of each picture, B numbers.
+
+    Returns
+    -------
+    numpy.ndarray
+        (B,) float64; NaN if the energy of the whole code is 0.
+    """
+    energies = _energies(code).asnumpy()
+    with np.errstate(invalid="ignore"):
+        return energies[np.arange(len(energies)), list(filters)] / energies.sum(axis=1)
 
 
 def gram(code: NDArray) -> NDArray:

@@ -90,6 +90,13 @@ class Inversion:
         Everything that is needed to repeat the computation, as plain data.
     seconds
         Time from the start of the batch until this picture stopped.
+    explained
+        The part of the target that the code F of the picture explains, ``1 - ||F - T||^2 /
+        ||T||^2``; with several terms, ``1 - loss / loss of zeros``
+        (see :meth:`fmi.losses.Loss.explained`). ``None`` if the descent has not come to its end.
+    energy_share
+        The share of the energy of F that lies in the wanted feature map; the mean over the layers
+        if there are several. ``None`` if no feature map was isolated.
     """
 
     array: np.ndarray
@@ -98,6 +105,8 @@ class Inversion:
     stopped: str
     record: Dict[str, Any]
     seconds: float
+    explained: Optional[float] = None
+    energy_share: Optional[float] = None
 
     @property
     def settings(self) -> Dict[str, Any]:
@@ -128,8 +137,15 @@ class Inversion:
     def describe(self) -> Dict[str, Any]:
         """Return the record and the outcome of the descent as plain data."""
         final = self.loss[-1] if self.loss else None
-        outcome = {"steps": self.steps, "stopped": self.stopped, "change": self.change}
-        return {**self.record, "outcome": {**outcome, "final_loss": final}}
+        outcome = {
+            "steps": self.steps,
+            "stopped": self.stopped,
+            "change": self.change,
+            "final_loss": final,
+            "explained": self.explained,
+            "energy_share": self.energy_share,
+        }
+        return {**self.record, "outcome": outcome}
 
     def save(self, path: Union[str, Path], undenoised: bool = False, **extra: Any) -> None:
         """Write the picture as PNG, with its description in a text chunk and in a JSON file.

@@ -80,6 +80,10 @@ class Term:
         """Return the loss (B,) of a code (B, C, M, N)."""
         return SquaredError(self.target, self.weight)(self.statistic(code))
 
+    def of_zeros(self) -> NDArray:
+        """Return the loss (B,) of statistics that are 0, ``weight * ||target||^2``."""
+        return squared_length(self.target) * self.weight
+
 
 @dataclass(frozen=True)
 class Loss:
@@ -115,6 +119,17 @@ class Loss:
         for term in self.terms[1:]:
             total = total + term(code[term.layer])
         return total
+
+    def explained(self, code: Mapping[str, NDArray]) -> NDArray:
+        """Return the part of the targets that codes explain, ``1 - loss / loss of zeros`` (B,).
+
+        With one term, this is ``1 - ||F - T||^2 / ||T||^2``. It is 1 if the targets are reached, 0
+        if a code of zeros is as near to them, and NaN if all targets are 0.
+        """
+        zeros = self.terms[0].of_zeros()
+        for term in self.terms[1:]:
+            zeros = zeros + term.of_zeros()
+        return 1 - self(code) / zeros
 
     def take(self, pictures: Sequence[int]) -> Loss:
         """Return the loss of some pictures of the batch."""

@@ -18,7 +18,17 @@ from PIL import Image
 from fmi import files
 from fmi.errors import SetupError
 
-__all__ = ["DPI", "MOST_PIXELS", "PANEL_INCHES", "Block", "save", "sheet", "tiles", "warped"]
+__all__ = [
+    "DPI",
+    "MOST_PIXELS",
+    "PANEL_INCHES",
+    "Block",
+    "defaults",
+    "save",
+    "sheet",
+    "tiles",
+    "warped",
+]
 
 PANEL_INCHES = 2.5  # width of a panel on the sheet
 DPI = 200
@@ -56,7 +66,7 @@ from matplotlib.figure import Figure  # noqa: E402
 
 
 @contextlib.contextmanager
-def _defaults() -> Iterator[None]:
+def defaults() -> Iterator[None]:
     """Use matplotlib's own defaults inside the ``with`` statement."""
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
@@ -112,7 +122,7 @@ def sheet(blocks: Sequence[Block], note: str = "") -> Figure:
     ]
     height = sum(tall) + (NOTE if note else 0)
     dpi = min(DPI, int(MOST_PIXELS / max(width, height)))
-    with _defaults():
+    with defaults():
         figure = Figure(figsize=(width, height), dpi=dpi, facecolor="white")
         FigureCanvasAgg(figure)
         top = height
@@ -265,7 +275,7 @@ def _write(figure: Figure, path: Path, metadata: Any) -> None:
     form = path.suffix[1:]
 
     def write(beside: Path) -> None:
-        with _defaults():
+        with defaults():
             figure.savefig(beside, format=form, metadata=metadata)
 
     files.write_whole(path, write)

@@ -157,6 +157,18 @@ def test_energy_and_gram_against_numpy(code):
 
 
 @settings(deadline=None)
+@given(arrays(np.float32, (2, 3, 4, 5), elements=st.floats(0, 100, width=32)))
+def test_the_energy_share_of_a_feature_map_against_numpy(code):
+    energies = code.astype(np.float64).sum((2, 3))
+    for filters in ([0, 0], [2, 1]):
+        found = codes.energy_share(nd(code), filters)
+        for row, index in enumerate(filters):
+            total = energies[row].sum()
+            wanted = energies[row, index] / total if total else np.nan
+            np.testing.assert_allclose(found[row], wanted, rtol=1e-9)
+
+
+@settings(deadline=None)
 @given(seeds)
 def test_rank_match_takes_the_styles_means_and_keeps_the_contents_patterns(seed):
     random = np.random.RandomState(seed)

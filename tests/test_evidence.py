@@ -86,3 +86,61 @@ def test_properties_of_panels(network, height, width, seed):
 def test_black_panels_are_equal(network):
     black = np.zeros((20, 20, 3), np.uint8)
     assert evidence.distances([black], [black], network, LAYERS) == [[0]]
+
+
+def luminance(panel):
+    """L*, a*, b* at 250 x 187 pixels without 6 at each side, by the formulas of CIE and sRGB."""
+    small = np.asarray(Image.fromarray(panel).resize((250, 187), Image.Resampling.LANCZOS))
+    inner = small[6:-6, 6:-6].astype(float) / 255
+    linear = np.where(inner <= 0.04045, inner / 12.92, ((inner + 0.055) / 1.055) ** 2.4)
+    matrix = [
+        [0.412453, 0.357580, 0.180423],
+        [0.212671, 0.715160, 0.072169],
+        [0.019334, 0.119193, 0.950227],
+    ]
+    xyz = linear @ np.array(matrix).T / [0.95047, 1, 1.08883]
+    root = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
+    x, y, z = np.moveaxis(root, 2, 0)
+    return 116 * y - 16, 500 * (x - y), 200 * (y - z)
+
+
+def steepness(light):
+    """The size of the Sobel gradient."""
+    padded = np.pad(light, 1, mode="symmetric")
+    smooth = [padded[i : i + light.shape[0]] for i in range(3)]
+    down = smooth[2] - smooth[0]
+    across = smooth[0] + 2 * smooth[1] + smooth[2]
+    width = light.shape[1]
+    vertical = down[:, :width] + 2 * down[:, 1:-1] + down[:, 2:]
+    horizontal = across[:, 2:] - across[:, :width]
+    return np.hypot(vertical, horizontal)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_what_is_kept_against_numpy(seed):
+    one, two = smooth_picture(100, 140, seed), smooth_picture(187, 250, 10 * seed + 1)
+    mixed = (0.6 * np.asarray(Image.fromarray(one).resize((250, 187))) + 0.4 * two).astype(np.uint8)
+    found = evidence.kept(one, mixed)
+    (light, *colours), (other, *others) = luminance(one), luminance(mixed)
+    edges = np.corrcoef(steepness(light).ravel(), steepness(other).ravel())[0, 1]
+    assert found.edges == pytest.approx(edges, abs=2e-3)
+    colour = np.sqrt(sum((p - q) ** 2 for p, q in zip(colours, others))).mean()
+    assert found.colour == pytest.approx(colour, rel=1e-3)
+    windows = [
+        np.lib.stride_tricks.sliding_window_view(values, (7, 7)).reshape(-1, 49)
+        for values in (light, other)
+    ]
+    p, q = windows
+    means, spreads = [w.mean(1) for w in windows], [w.var(1, ddof=1) for w in windows]
+    together = ((p - p.mean(1, keepdims=True)) * (q - q.mean(1, keepdims=True))).sum(1) / 48
+    a, b = 1.0, 9.0  # (.01 * 100)^2, (.03 * 100)^2
+    ssim = (2 * means[0] * means[1] + a) * (2 * together + b)
+    ssim /= (means[0] ** 2 + means[1] ** 2 + a) * (spreads[0] + spreads[1] + b)
+    assert found.ssim == pytest.approx(ssim.mean(), abs=2e-3)
+
+
+def test_a_picture_keeps_all_of_itself_and_a_flat_one_has_no_edges():
+    picture, flat = smooth_picture(100, 140), np.full((50, 60, 3), 90, np.uint8)
+    assert evidence.kept(picture, picture) == evidence.Kept(1, pytest.approx(1), 0)
+    assert evidence.kept(picture, flat).edges == 0
+    assert evidence.kept(picture, picture[:, ::-1]).ssim < 0.5

@@ -6,8 +6,9 @@ import logging
 from pathlib import Path
 
 import numpy as np
+import oracle
 import pytest
-from conftest import smooth_picture
+from conftest import CAFFE_MEAN, smooth_picture
 from PIL import Image
 
 import fmi.invert
@@ -15,7 +16,7 @@ from fmi import call, descent, pictures, request, settings, signatures
 from fmi.call import Options
 from fmi.errors import InputError
 from fmi.networks import weights
-from fmi.settings import PAPER
+from fmi.settings import CODE, PAPER
 
 QUICK = {"long_edge": 48, "steps": 3, "stop": 0, "progress": False}
 
@@ -41,6 +42,45 @@ def test_an_inversion_holds_all_that_is_needed_to_repeat_it(picture, options, sm
         picture, *record["layers"], record["filter"], weights=small_weights, seed=9, **overrides
     )
     assert np.array_equal(found.array, again[0].array)
+
+
+def test_an_inversion_tells_what_its_code_reached(picture, options, arrays):
+    found = fmi.invert.feature_map(picture, ["relu1_2", "relu2_1"], [1, 2], **options)
+    network = oracle.Network(arrays, "relu2_1")
+    prepared = pictures.to_network(
+        picture, (36, 48), CODE.content_scale, CAFFE_MEAN, CODE.resize_mode, CODE.anti_aliasing
+    )
+    content = network.codes(prepared[0])
+    for one, index in zip(found, (1, 2)):
+        codes = network.codes(pictures.from_rgb(one.array, CAFFE_MEAN)[0])
+        left, whole, shares = 0, 0, []
+        for layer in ("relu1_2", "relu2_1"):
+            target = np.zeros_like(content[layer])
+            target[index] = content[layer].sum(axis=0)
+            left += ((codes[layer] - target) ** 2).sum()
+            whole += (target**2).sum()
+            shares.append(codes[layer][index].sum() / codes[layer].sum())
+        assert one.explained == pytest.approx(1 - left / whole, abs=1e-4)
+        assert one.energy_share == pytest.approx(np.mean(shares), rel=1e-3)
+        outcome = one.describe()["outcome"]
+        assert outcome["explained"] == one.explained
+        assert outcome["energy_share"] == one.energy_share
+    together = [(one.explained, one.energy_share) for one in found]
+    alone = fmi.invert.feature_map(picture, ["relu1_2", "relu2_1"], 2, **options)
+    assert together[0] != together[1] == pytest.approx((alone[0].explained, alone[0].energy_share))
+
+
+def test_what_was_not_aimed_at_or_not_reached_is_none(picture, style, options):
+    found = fmi.invert.gatys(picture, style, **options)
+    assert found.explained < 1 and found.energy_share is None
+    long = {**options, "steps": 60, "init": "content"}
+    assert fmi.invert.code(picture, "relu1_1", **long).explained > 0.99
+
+    def interrupt(state):
+        raise KeyboardInterrupt
+
+    left = fmi.invert.code(picture, "relu1_1", **options, callback=interrupt)
+    assert (left.stopped, left.explained, left.energy_share) == ("interrupted", None, None)
 
 
 def test_array_and_image(picture, options):

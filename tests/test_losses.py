@@ -79,6 +79,20 @@ def test_terms_add_up_and_can_be_taken_apart(code):
     np.testing.assert_allclose(found, wanted[1:], rtol=1e-4)
 
 
+def test_the_explained_part_is_one_minus_the_loss_by_that_of_zeros(code):
+    first, one = make("code", weight=0.3)
+    second, two = make("gram", weight=0.1, seed=2)
+    zeros = np.zeros_like(code)
+    for loss, oracle in [(first, one), (second, two), (first + second, lambda c: one(c) + two(c))]:
+        found = loss.explained({"relu1_1": mx.nd.array(code)}).asnumpy()
+        np.testing.assert_allclose(found, 1 - oracle(code) / oracle(zeros), rtol=1e-4, atol=1e-5)
+        assert (loss.explained({"relu1_1": mx.nd.zeros(SHAPE)}).asnumpy() == 0).all()
+    target = mx.nd.array(code)
+    assert (losses.code("relu1_1", target, 9).explained({"relu1_1": target}).asnumpy() == 1).all()
+    nothing = losses.code("relu1_1", mx.nd.zeros(SHAPE), 9)
+    assert np.isnan(nothing.explained({"relu1_1": mx.nd.zeros(SHAPE)}).asnumpy()).all()
+
+
 def gradient(code, value):
     """The gradient for the code of what `value` makes of it."""
     x = mx.nd.array(code)

@@ -45,7 +45,7 @@ def test_unknown_variable():
 def test_help_lists_every_word():
     words = make("help").stdout
     listed = ("fig1 ... fig5", "demo", "test", "lint", "clean", "models", "pictures", "bench")
-    for word in (*listed, "setup", "clean-results", "test-cu112", "test-lowest"):
+    for word in (*listed, "verify", "setup", "clean-results", "test-cu112", "test-lowest"):
         assert f"\n{word} " in "\n" + words
     assert "another-wheel" not in words
 

@@ -13,7 +13,7 @@ import pytest
 import skimage.data
 
 import fmi.invert
-from experiments import compare
+from experiments import compare, published
 from fmi import evidence, pictures
 from fmi.networks import catalogue
 from fmi.sources import table
@@ -23,14 +23,14 @@ LAYERS = ("relu1_2", "relu2_2", "relu3_2")
 
 
 def panels(real_pictures, real_weights, layers, filters, **options):
-    """Chained panels of the Golden Gate Bridge by layer and filter."""
+    """Chained panels of the Golden Gate Bridge by the names of their files."""
     found = {}
     for layer in layers:
         inversions = fmi.invert.feature_map(
             real_pictures / "golden_gate.jpg", layer, filters, weights=real_weights, **options
         )
         for index, inversion in zip(filters, inversions):
-            found[layer, index] = np.asarray(inversion.image)
+            found[f"{layer}_filter{index}"] = np.asarray(inversion.image)
     return found
 
 
@@ -38,21 +38,20 @@ def test_first_panels_of_the_published_fig_3(real_pictures, real_weights, publis
     """Filter 0 of relu1_2 to its stop, and of relu2_2 far enough down to know it."""
     mine = panels(real_pictures, real_weights, LAYERS[:1], [0], chain=True)
     mine.update(panels(real_pictures, real_weights, LAYERS[1:2], [0], chain=True, steps=60))
-    theirs = compare.published(published_fig3)
-    result = compare.compare(mine, theirs, catalogue.load(weights=real_weights))
-    assert all(nearest for _, nearest in result.values()), result
-    assert result["relu1_2", 0][0] < 0.15, result
-    assert result["relu2_2", 0][0] < 0.3, result
+    theirs = published.SHEETS["fig3"].read(published_fig3)
+    one, two = compare.compare(mine, theirs, catalogue.load(weights=real_weights))
+    assert one.own and two.own
+    assert one.distance < 0.15 and two.distance < 0.3
 
 
 @pytest.mark.full
 @pytest.mark.skipif(not FULL, reason="FMI_FULL=1 is not set: this takes an hour")
 def test_published_fig_3(real_pictures, real_weights, published_fig3):
     mine = panels(real_pictures, real_weights, LAYERS, range(5), chain=True)
-    theirs = compare.published(published_fig3)
-    result = compare.compare(mine, theirs, catalogue.load(weights=real_weights))
-    assert all(nearest for _, nearest in result.values()), result
-    assert np.median([value for value, _ in result.values()]) <= 0.12, result
+    theirs = published.SHEETS["fig3"].read(published_fig3)
+    rows = compare.compare(mine, theirs, catalogue.load(weights=real_weights))
+    assert all(row.own for row in rows), rows
+    assert np.median([row.distance for row in rows]) <= 0.12, rows
 
 
 def test_codes_of_the_golden_gate_bridge(real_pictures, real_weights):

@@ -341,6 +341,8 @@ def _inversion(contents: Mapping[str, bytes]) -> Inversion:
         stopped=outcome["stopped"],
         record=record,
         seconds=json.loads(contents[MANIFEST])["seconds"],
+        explained=outcome["explained"],
+        energy_share=outcome["energy_share"],
     )
     found.image = _picture(contents["picture.png"])  # denoising takes as long as several steps
     return found
