@@ -21,8 +21,8 @@ import numpy as np
 
 from experiments.compare import Reached, Row, compare
 from experiments.outcome import finished
-from experiments.published import SHEETS
-from fmi import codes, files, losses, pictures
+from experiments.published import SHEETS, Panels
+from fmi import checks, codes, files, losses, pictures
 from fmi.call import Call
 from fmi.descent import State
 from fmi.device.mxnet import NDArray
@@ -34,7 +34,6 @@ from fmi.runs.store import open_store
 from fmi.sources import table
 
 Arrays = Dict[str, np.ndarray]
-FILTERS = (0, 1, 2, 3, 4)
 
 
 def rounded(arrays: Mapping[str, np.ndarray], blocks: Sequence[int]) -> Arrays:
@@ -125,7 +124,7 @@ def chain(
 
 
 def draw(
-    name: str, layer: str, filters: Sequence[int], given: weights.Weights, published: Path
+    name: str, layer: str, filters: Sequence[int], given: weights.Weights, published: Panels
 ) -> List[Row]:
     """Draw a variant and compare it."""
     variant, content = VARIANTS[name], pictures.find("golden_gate", table.folders("pictures"))
@@ -137,12 +136,12 @@ def draw(
             np.savez(path, **variant.change(given.arrays))  # type: ignore[arg-type]
             network = catalogue.load(weights=path)
         found = chain(content, layer, variant, network, filters)
-    panels = {f"{layer}_filter{f}": np.asarray(one.image) for f, one in zip(filters, found)}
+    names = [f"{layer}_filter{index}" for index in filters]
+    panels = {panel: np.asarray(one.image) for panel, one in zip(names, found)}
     reached = {
-        panel: Reached(one.loss[-1], one.loss[-1] / one.loss[0], one.explained, one.energy_share)
-        for panel, one in zip(panels, found)
+        panel: Reached.of(one.describe()["outcome"], one.loss) for panel, one in zip(names, found)
     }
-    return compare(panels, SHEETS["fig3"].read(published), measuring, reached)
+    return compare(panels, published, measuring, reached)
 
 
 def main() -> int:
@@ -158,12 +157,13 @@ def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     rows: Dict[str, List[Dict[str, Any]]] = {}
     try:
-        filters = [int(text) for text in chosen.filters.split(",")]
+        filters = checks.checked("filters", chosen.filters, checks.Numbers)
+        published = SHEETS["fig3"].read(chosen.published)  # rather than fail after hours
         given = weights.load(chosen.weights, [chosen.layer])
         for name in chosen.only.split(","):
             if name not in VARIANTS:
                 raise unknown("variant", name, VARIANTS)
-            for row in draw(name, chosen.layer, filters, given, chosen.published):
+            for row in draw(name, chosen.layer, filters, given, published):
                 sys.stdout.write(f"{name}, {row}\n")
                 rows.setdefault(name, []).append(asdict(row))
             sys.stdout.flush()

@@ -17,7 +17,7 @@ import json
 import sys
 from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Sequence
+from typing import Any, Dict, List, Mapping, Optional, Sequence
 
 import numpy as np
 
@@ -50,6 +50,16 @@ class Reached:
     of_first: Optional[float] = None
     explained: Optional[float] = None
     energy_share: Optional[float] = None
+
+    @classmethod
+    def of(cls, outcome: Mapping[str, Any], loss: Sequence[float]) -> Reached:
+        """Return what the outcome in a record, and its losses, say."""
+        return cls(
+            outcome["final_loss"],
+            outcome["final_loss"] / loss[0],
+            outcome["explained"],
+            outcome["energy_share"],
+        )
 
     def __str__(self) -> str:
         share = "" if self.energy_share is None else f", {self.energy_share:.0%} of the energy"
@@ -156,13 +166,7 @@ def records(folder: Path, names: Sequence[str]) -> Dict[str, Reached]:
     for name in names:
         try:
             record: Dict[str, Any] = json.loads((folder / f"{name}.json").read_bytes())
-            outcome, loss = record["outcome"], record["loss"]
-            found[name] = Reached(
-                outcome["final_loss"],
-                outcome["final_loss"] / loss[0],
-                outcome["explained"],
-                outcome["energy_share"],
-            )
+            found[name] = Reached.of(record["outcome"], record["loss"])
         except (OSError, ValueError, KeyError):  # of an older version, or not there
             found[name] = Reached()
     return found

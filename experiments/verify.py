@@ -21,6 +21,7 @@ import numpy as np
 
 import fmi.invert
 from experiments.compare import JUDGED
+from experiments.outcome import finished
 from fmi import codes, evidence, files, pictures
 from fmi.device.environment import cpu_name
 from fmi.errors import FmiError, InputError, unknown
@@ -87,7 +88,7 @@ def compute(network: Network, deep: bool, precision: str) -> Dict[str, Numbers]:
             found[f"{panels.name} {options['layer']}:{index}"] = {"energy_share": share}
             continue
         made = getattr(fmi.invert, function)(CONTENT, **options, precision=precision)
-        for one in made if isinstance(made, list) else [made]:
+        for one in finished(made if isinstance(made, list) else [made]):
             found[title(panels, one)] = numbers(one, network)
     return found
 
@@ -101,8 +102,6 @@ def title(panels: Panels, inversion: Inversion) -> str:
 
 def numbers(inversion: Inversion, network: Network) -> Numbers:
     """Return the numbers of a panel; the distance is that from the content picture."""
-    if not inversion.finished:
-        raise KeyboardInterrupt
     panels = [np.asarray(inversion.image), pictures.read(CONTENT).pixels]
     return {
         "distance": float(evidence.distances(panels[:1], panels[1:], network, JUDGED)[0, 0]),

@@ -97,6 +97,15 @@ def test_the_table(small_weights, picture_folder, variants, monkeypatch, tmp_pat
         assert explained[name][0] != explained["as drawn"][0]
     assert explained["target one step earlier"][0] == pytest.approx(explained["as drawn"][0])
     assert explained["target one step earlier"][1] != explained["as drawn"][1]
+    drawn = []
+    monkeypatch.setattr(causes, "draw", lambda *given: drawn.append(given))
+    for place, wrong in ((2, str(table)), (6, "x")):  # before anything is drawn
+        changed = [*words, "as drawn"]
+        changed[place] = wrong
+        monkeypatch.setattr("sys.argv", changed)
+        assert causes.main() == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith("causes: ") and wrong in line and drawn == []
     monkeypatch.setattr("sys.argv", [*words, "seed 9"])
     assert causes.main() == 2
     assert capsys.readouterr().err.startswith("causes: unknown variant 'seed 9'; did you mean")

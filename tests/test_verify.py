@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from conftest import ended
 
 import fmi.invert
 from experiments import verify
@@ -113,6 +114,13 @@ def test_a_network_that_is_not_here(monkeypatch, tmp_path, capsys):
     assert "vgg16-hed is not verified" in capsys.readouterr().err
     assert verify.main(["vgg17"]) == 2
     assert capsys.readouterr().err.startswith("verify: unknown network 'vgg17'; did you mean vgg1")
+
+
+def test_panels_that_diverge_are_no_numbers(expected, quick, monkeypatch, capsys):
+    """An interruption would be said otherwise."""
+    monkeypatch.setattr(fmi.invert, "feature_map", ended(fmi.invert.feature_map, "diverged", 1))
+    assert verify.main(["embedded"]) == 2
+    assert "diverged" in capsys.readouterr().err
 
 
 def test_an_interrupt_writes_nothing(expected, monkeypatch, capsys):
