@@ -1,15 +1,18 @@
-"""Why panels of Fig. 3 differ from the published ones: one change at a time.
+"""Why panels of Fig. 3 and 5 differ from the published ones: one change at a time.
 
-    python -m experiments.causes relu5_2 published.png --weights W.npz [--only VARIANT,...]
+    python -m experiments.causes relu5_2 fig3.png --weights W.npz [--only VARIANT,...]
+    python -m experiments.causes gatys fig5.png --weights W.npz [--picture tubingen]
 
-Draws filters 0-4 of a layer as Fig. 3 does, with each of :data:`VARIANTS`, and compares each panel
-with the published figure. Prints a line for each panel, and writes the table as JSON.
+Draws filters 0-4 of a layer as Fig. 3 does with each of :data:`CHAINS`, or Gatys' style transfers
+as Fig. 5 does with each of :data:`TRANSFERS`, and compares each panel with the published figure.
+Prints a line for each panel, and writes the table as JSON.
 """
 
 from __future__ import annotations
 
 import argparse
 import collections
+import functools
 import logging
 import sys
 import tempfile
@@ -22,15 +25,15 @@ import numpy as np
 from experiments.compare import Reached, Row, compare
 from experiments.outcome import finished
 from experiments.published import SHEETS, Panels
-from fmi import checks, codes, files, losses, pictures
+from fmi import checks, codes, files, invert, losses, pictures
 from fmi.call import Call
 from fmi.descent import State
 from fmi.device.mxnet import NDArray
 from fmi.errors import FmiError, unknown
 from fmi.inversion import Inversion, Place
 from fmi.networks import catalogue, weights
-from fmi.networks.base import Network
 from fmi.runs.store import open_store
+from fmi.settings import CODE
 from fmi.sources import table
 
 Arrays = Dict[str, np.ndarray]
@@ -84,86 +87,147 @@ class Variant:
     back: int = 0
 
 
-VARIANTS = {
+CHAINS = {
     "as drawn": Variant(),
     "float32": Variant({"precision": "float32"}),
     **{f"seed {seed}": Variant({"seed": seed}) for seed in range(1, 5)},
     "target one step earlier": Variant(back=1),  # the 2016 script runs the code before the step
-    "no stop, 500 steps": Variant({"stop": 0, "steps": 500}),
+    "500 steps without a stop": Variant({"stop": 0, "steps": 500}),
     "stop 10 times later": Variant({"stop": 5e-4}),
     "stop twice as early": Variant({"stop": 1e-2}),
     "blocks 1-3 in 8 bits": Variant(change=lambda arrays: rounded(arrays, (1, 2, 3))),
     "noise in blocks 4-5": Variant(change=lambda arrays: noisy(arrays, (4, 5), 0)),
     "other noise in blocks 4-5": Variant(change=lambda arrays: noisy(arrays, (4, 5), 1)),
 }
+TRANSFERS = {
+    "as drawn": Variant(),
+    "float32": Variant({"precision": "float32"}),
+    "seed 1": Variant({"seed": 1}),
+    "start from the content picture": Variant({"init": "content"}),
+    "stop 10 times later": Variant({"stop": 5e-4}),
+    "learning rate lowered every 80 steps": Variant({"decay_every": 80}),  # MXNet's own example
+    "content layer relu4_2": Variant({"content_layer": "relu4_2"}),  # Gatys et al. 2016
+    "a tenth of the content weight": Variant({"alpha": 1}),
+    "three style layers": Variant({"style_layers": ("relu1_1", "relu2_1", "relu3_1")}),
+    "style picture of its own size": Variant({"style_size": "own"}),
+    "maximum pooling": Variant({"pool": "max"}),
+    "noise in blocks 4-5": Variant(change=lambda arrays: noisy(arrays, (4, 5), 0)),
+}
+Drawing = Callable[[Variant, Mapping[str, Any]], Dict[str, Inversion]]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is drawn.
+
+    Attributes
+    ----------
+    sheet
+        The published figure.
+    variants
+        The changes.
+    layers
+        The layers that are needed.
+    draw
+        Function of a variant and of the keywords of its inversions; it returns the inversions by
+        the names of their panels.
+    """
+
+    sheet: str
+    variants: Mapping[str, Variant]
+    layers: Sequence[str]
+    draw: Drawing
+
+
+def subject(chosen: argparse.Namespace) -> Subject:
+    """Return what the command line asks for."""
+    folders = table.folders("pictures")
+    picture = pictures.find(chosen.picture, folders)
+    if chosen.what == "gatys":
+        names = checks.checked("styles", chosen.styles, checks.Names)
+        styles = {f"{chosen.picture}/{n}_gatys": pictures.find(n, folders) for n in names}
+        draw = functools.partial(transfers, picture, styles)
+        return Subject("fig5", TRANSFERS, CODE.gatys.layers, draw)
+    filters = checks.checked("filters", chosen.filters, checks.Numbers)
+    draw = functools.partial(chain, picture, chosen.what, filters)
+    return Subject("fig3", CHAINS, [chosen.what], draw)
 
 
 def chain(
-    picture: Path, layer: str, variant: Variant, network: Network, filters: Sequence[int]
-) -> List[Inversion]:
-    """Return the inversions of a chain of filters."""
+    picture: Path, layer: str, filters: Sequence[int], variant: Variant, options: Mapping[str, Any]
+) -> Dict[str, Inversion]:
+    """Return the inversions of a chain of filters, by the names of their panels."""
+    names = [f"{layer}_filter{index}" for index in filters]
+    if not variant.back:
+        given: Dict[str, Any] = {**options, "store": open_store()}
+        return dict(zip(names, invert.feature_map(picture, layer, filters, chain=True, **given)))
     recent: Deque[NDArray] = collections.deque(maxlen=variant.back + 1)
 
     def remember(state: State) -> None:
         recent.append(state.image)
 
-    options = {"precision": "bfloat16", **variant.options, "network": network}
-    if variant.back:
-        options["callback"] = remember
-    else:
-        options["store"] = open_store()
-    call = Call("feature_map", [layer], options, {"content": picture})
+    call = Call("feature_map", [layer], {**options, "callback": remember}, {"content": picture})
     code = call.content
-    found: List[Inversion] = []
-    for place in [Place(index, tuple(filters[:n])) for n, index in enumerate(filters)]:
-        targets = {name: codes.isolate(code[name], [place.filter or 0]) for name in code}
+    found = {}
+    for n, (name, index) in enumerate(zip(names, filters)):
+        targets = {layer: codes.isolate(code[layer], [index])}
         loss = losses.all_codes(targets, call.settings.code_weight)
-        found += finished(call.invert([place], lambda _, loss=loss: loss))  # type: ignore[misc]
-        code = call.truncated(recent[0]) if variant.back else call.again(found[-1])
+        place = Place(index, tuple(filters[:n]))
+        (found[name],) = call.invert([place], lambda _, loss=loss: loss)  # type: ignore[misc]
+        code = call.truncated(recent[0])
     return found
 
 
-def draw(
-    name: str, layer: str, filters: Sequence[int], given: weights.Weights, published: Panels
+def transfers(
+    content: Path, styles: Mapping[str, Path], _: Variant, options: Mapping[str, Any]
+) -> Dict[str, Inversion]:
+    """Return Gatys' style transfers to a content picture, by the names of their panels."""
+    given: Dict[str, Any] = {**options, "store": open_store()}
+    return {name: invert.gatys(content, style, **given) for name, style in styles.items()}
+
+
+def rows_of(
+    variant: Variant, given: weights.Weights, published: Panels, drawing: Drawing
 ) -> List[Row]:
     """Draw a variant and compare it."""
-    variant, content = VARIANTS[name], pictures.find("golden_gate", table.folders("pictures"))
-    network = catalogue.load(weights=given)
-    measuring = network
+    measuring = network = catalogue.load(weights=given)
     with tempfile.TemporaryDirectory() as folder:
         if variant.change:
             path = Path(folder) / "changed.npz"
             np.savez(path, **variant.change(given.arrays))  # type: ignore[arg-type]
             network = catalogue.load(weights=path)
-        found = chain(content, layer, variant, network, filters)
-    names = [f"{layer}_filter{index}" for index in filters]
-    panels = {panel: np.asarray(one.image) for panel, one in zip(names, found)}
-    reached = {
-        panel: Reached.of(one.describe()["outcome"], one.loss) for panel, one in zip(names, found)
-    }
+        options = {"precision": "bfloat16", **variant.options, "network": network}
+        found = drawing(variant, options)
+    finished(list(found.values()))
+    panels = {name: np.asarray(one.image) for name, one in found.items()}
+    reached = {name: Reached.of(one.describe()["outcome"], one.loss) for name, one in found.items()}
     return compare(panels, published, measuring, reached)
 
 
 def main() -> int:
     """Print the table; the exit status is 2 for a mistake in the input, 130 after Ctrl-C."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("layer", help="such as relu5_2")
-    parser.add_argument("published", type=Path, help="the published feature_map_golden_gate.png")
+    parser.add_argument("what", metavar="LAYER|gatys", help="a layer of Fig. 3, or gatys of Fig. 5")
+    parser.add_argument("published", type=Path, help="the published figure")
     parser.add_argument("--weights", default="vgg19")
-    parser.add_argument("--filters", default="0,1,2,3,4")
-    parser.add_argument("--only", default=",".join(VARIANTS), help="names with commas between")
+    parser.add_argument("--picture", default="golden_gate", help="the content picture")
+    parser.add_argument("--filters", default="0,1,2,3,4", help="of a layer")
+    parser.add_argument("--styles", default=",".join(SHEETS["fig5"].rows), help="of gatys")
+    parser.add_argument("--only", help="names of variants with commas between; default: all")
     parser.add_argument("--json", type=Path, help="a file to write the table to")
     chosen = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     rows: Dict[str, List[Dict[str, Any]]] = {}
     try:
-        filters = checks.checked("filters", chosen.filters, checks.Numbers)
-        published = SHEETS["fig3"].read(chosen.published)  # rather than fail after hours
-        given = weights.load(chosen.weights, [chosen.layer])
-        for name in chosen.only.split(","):
-            if name not in VARIANTS:
-                raise unknown("variant", name, VARIANTS)
-            for row in draw(name, chosen.layer, filters, given, published):
+        asked = subject(chosen)
+        names = chosen.only.split(",") if chosen.only else list(asked.variants)
+        for name in names:
+            if name not in asked.variants:
+                raise unknown("variant", name, asked.variants)
+        published = SHEETS[asked.sheet].read(chosen.published)
+        given = weights.load(chosen.weights, asked.layers)
+        for name in names:
+            for row in rows_of(asked.variants[name], given, published, asked.draw):
                 sys.stdout.write(f"{name}, {row}\n")
                 rows.setdefault(name, []).append(asdict(row))
             sys.stdout.flush()

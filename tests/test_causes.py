@@ -11,17 +11,17 @@ from experiments import causes
 from fmi.networks import catalogue
 
 QUICK = {"precision": "float32", "long_edge": 40, "steps": 4, "stop": 0, "progress": False}
+KEPT = ("seed", "alpha", "style_layers", "style_size")  # what QUICK does not say
 
 
 @pytest.fixture
-def variants(monkeypatch):
-    def quick(variant):
-        options = {**QUICK, **{k: v for k, v in variant.options.items() if k == "seed"}}
-        return causes.Variant(options, variant.change, variant.back)
-
-    found = {name: quick(variant) for name, variant in causes.VARIANTS.items()}
-    monkeypatch.setattr(causes, "VARIANTS", found)
-    return found
+def quick(monkeypatch):
+    """Make all variants quick."""
+    for table in (causes.CHAINS, causes.TRANSFERS):
+        for name, variant in table.items():
+            options = {k: v for k, v in variant.options.items() if k in KEPT}
+            changed = causes.Variant({**QUICK, **options}, variant.change, variant.back)
+            monkeypatch.setitem(table, name, changed)
 
 
 def test_rounded_kernels_have_256_values_but_one_exact_tap(arrays):
@@ -49,46 +49,41 @@ def test_noise_is_as_large_as_the_rounding(arrays):
     assert found["conv1_1_weight"] is arrays["conv1_1_weight"]
 
 
-def test_the_chain_is_that_of_fig_3_and_one_step_earlier_is_another(
-    small_weights, picture_folder, variants
-):
-    network = catalogue.load(weights=small_weights)
+def test_the_target_one_step_earlier(small_weights, picture_folder):
+    options = {**QUICK, "network": catalogue.load(weights=small_weights)}
     content = picture_folder / "golden_gate.png"
-    found = causes.chain(content, "relu1_2", variants["as drawn"], network, [2, 0])
-    wanted = fmi.invert.feature_map(
-        content, "relu1_2", [2, 0], chain=True, network=network, **QUICK
-    )
-    for one, other in zip(found, wanted):
-        assert np.array_equal(one.array, other.array)
-        assert one.record == other.record
-    back = causes.chain(content, "relu1_2", variants["target one step earlier"], network, [2, 0])
+    found = list(causes.chain(content, "relu1_2", [2, 0], causes.Variant(), options).values())
+    wanted = fmi.invert.feature_map(content, "relu1_2", [2, 0], chain=True, **options)
+    assert all(np.array_equal(one.array, other.array) for one, other in zip(found, wanted))
+    earlier = causes.CHAINS["target one step earlier"]
+    back = list(causes.chain(content, "relu1_2", [2, 0], earlier, options).values())
     assert np.array_equal(back[0].array, found[0].array)
     assert not np.allclose(back[1].array, found[1].array, atol=1)
     states = []
-    fmi.invert.feature_map(
-        content, "relu1_2", [2], network=network, **QUICK, callback=states.append
-    )
-    again = fmi.invert.feature_map(
-        states[-2].arrays[0].clip(0, 255).astype(np.uint8), "relu1_2", [0], network=network, **QUICK
-    )
+    fmi.invert.feature_map(content, "relu1_2", [2], **options, callback=states.append)
+    before = states[-2].arrays[0].clip(0, 255).astype(np.uint8)
+    again = fmi.invert.feature_map(before, "relu1_2", [0], **options)
     # Rounding to 8 bits, and another white, are all that differs.
     change = np.abs(back[1].array - again[0].array).mean()
     assert change < 0.5 * np.abs(found[1].array - again[0].array).mean()
 
 
-def test_the_table(small_weights, picture_folder, variants, monkeypatch, tmp_path, capsys):
+def run(monkeypatch, *words):
+    monkeypatch.setattr("sys.argv", ["causes", *map(str, words)])
+    return causes.main()
+
+
+def test_the_table(small_weights, picture_folder, quick, monkeypatch, tmp_path, capsys):
     monkeypatch.setenv("FMI_PICTURES", str(picture_folder))
+    monkeypatch.setenv("FMI_STORE", str(tmp_path / "store"))
     sheet = tmp_path / "published.png"
     Image.fromarray(np.zeros((1080, 1440, 3), np.uint8)).save(sheet)
     table = tmp_path / "table.json"
-    words = ["causes", "relu1_2", str(sheet), "--weights", str(small_weights)]
-    words += ["--filters", "1,0", "--json", str(table), "--only"]
-    names = "as drawn,seed 1,noise in blocks 4-5,blocks 1-3 in 8 bits,target one step earlier"
-    monkeypatch.setattr("sys.argv", [*words, names])
-    assert causes.main() == 0
+    words = ["relu1_2", sheet, "--weights", small_weights, "--filters", "1,0", "--json", table]
+    assert run(monkeypatch, *words) == 0
     lines = capsys.readouterr().out.splitlines()
     rows = json.loads(table.read_text())
-    assert len(lines) == 10 and set(rows) == set(names.split(","))
+    assert set(rows) == set(causes.CHAINS) and len(lines) == 2 * len(rows)
     assert [row["panel"] for row in rows["seed 1"]] == ["relu1_2_filter1", "relu1_2_filter0"]
     explained = {name: [row["reached"]["explained"] for row in rows[name]] for name in rows}
     # Blocks 4 and 5 are not used at relu1_2; everything else changes the result.
@@ -97,15 +92,46 @@ def test_the_table(small_weights, picture_folder, variants, monkeypatch, tmp_pat
         assert explained[name][0] != explained["as drawn"][0]
     assert explained["target one step earlier"][0] == pytest.approx(explained["as drawn"][0])
     assert explained["target one step earlier"][1] != explained["as drawn"][1]
+
+
+def test_gatys(small_weights, picture_folder, quick, monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("FMI_PICTURES", str(picture_folder))
+    monkeypatch.setenv("FMI_STORE", str(tmp_path / "store"))
+    sheet = tmp_path / "published.png"
+    Image.fromarray(np.zeros((1152, 1872, 3), np.uint8)).save(sheet)
+    table = tmp_path / "table.json"
+    names = ["as drawn", "three style layers", "a tenth of the content weight"]
+    words = ["gatys", sheet, "--weights", small_weights, "--styles", "starry_night"]
+    words += ["--json", table, "--picture", "tubingen", "--only", ",".join(names)]
+    assert run(monkeypatch, *words) == 0
+    rows = json.loads(table.read_text())
+    assert set(rows) == set(names) and len(capsys.readouterr().out.splitlines()) == 3
+    found = [row for (row,) in (rows[name] for name in names)]
+    assert {row["panel"] for row in found} == {"tubingen/starry_night_gatys"}
+    content, style = (picture_folder / f"{name}.png" for name in ("tubingen", "starry_night"))
+    wanted = fmi.invert.gatys(content, style, weights=small_weights, **QUICK)
+    losses = [row["reached"]["loss"] for row in found]
+    assert losses[0] == pytest.approx(wanted.loss[-1]) and len(set(losses)) == 3
+
+
+def test_wrong_words_are_refused_before_anything_is_drawn(
+    small_weights, picture_folder, monkeypatch, tmp_path, capsys
+):
+    monkeypatch.setenv("FMI_PICTURES", str(picture_folder))
+    sheet = tmp_path / "published.png"
+    Image.fromarray(np.zeros((1080, 1440, 3), np.uint8)).save(sheet)
+    words = ["relu1_2", sheet, "--weights", small_weights, "--only"]
     drawn = []
-    monkeypatch.setattr(causes, "draw", lambda *given: drawn.append(given))
-    for place, wrong in ((2, str(table)), (6, "x")):  # before anything is drawn
-        changed = [*words, "as drawn"]
-        changed[place] = wrong
-        monkeypatch.setattr("sys.argv", changed)
-        assert causes.main() == 2
+    monkeypatch.setattr(causes, "rows_of", lambda *given: drawn.append(given))
+    gatys = ["gatys", sheet, "--weights", small_weights]  # Fig. 3 in place of Fig. 5
+    for wrong, given in (
+        (str(small_weights), ["relu1_2", small_weights, *words[2:], "as drawn"]),
+        ("x", [*words, "as drawn", "--filters", "x"]),
+        ("nowhere", [*words, "as drawn", "--picture", "nowhere"]),
+        ("relu9_9", ["relu9_9", *words[1:], "as drawn"]),
+        ("seed 9", [*words, "as drawn,seed 9"]),
+        ("published.png", gatys),
+    ):
+        assert run(monkeypatch, *given) == 2
         (line,) = capsys.readouterr().err.splitlines()
         assert line.startswith("causes: ") and wrong in line and drawn == []
-    monkeypatch.setattr("sys.argv", [*words, "seed 9"])
-    assert causes.main() == 2
-    assert capsys.readouterr().err.startswith("causes: unknown variant 'seed 9'; did you mean")
