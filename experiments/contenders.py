@@ -20,7 +20,7 @@ import time
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Sequence, TextIO, Tuple
+from typing import Any, Callable, Dict, List, Literal, Sequence, TextIO, Tuple
 
 import numpy as np
 
@@ -29,6 +29,7 @@ from fmi.errors import FmiError, InputError, SetupError
 
 MEAN = (123.68, 116.779, 103.939)  # RGB; the 2016 code's
 CODE = presets.CODE
+ROUNDING: Literal["down"] = "down"  # of sizes in pooling, as in PyTorch and today's MXNet
 SEED = 0
 FOREVER = 1_000_000  # steps
 TORCH = "pip install -e '.[bench]' --extra-index-url https://download.pytorch.org/whl/cpu"
@@ -217,6 +218,7 @@ def fmi_loop(job: Job, turns: Turns) -> None:
         job.layer,
         list(range(job.batch)),
         batch=job.batch,
+        pool_rounding=ROUNDING,
         weights=network,
         long_edge=max(job.height, job.width),
         steps=FOREVER,
@@ -244,7 +246,7 @@ def network_alone(job: Job, turns: Turns) -> None:
     turns.begin()
     cpu = mx.cpu()
     precision = compute_type(job.precision, cpu)
-    network = vgg.truncated(VGG19, arrays, (job.layer,), CODE.pool, cpu, precision)
+    network = vgg.truncated(VGG19, arrays, (job.layer,), CODE.pool, ROUNDING, cpu, precision)
     image = mx.nd.array(first(job), ctx=cpu).broadcast_to((job.batch, 3, job.height, job.width))
     passes = network.passes(image.shape)
     if passes is None:

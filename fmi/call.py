@@ -302,11 +302,12 @@ class Call:
         return catalogue.load(o.network, o.weights, o.input, layers)
 
     def _check_settings(self, overrides: Mapping[str, Any]) -> None:
-        if "pool" in overrides and not self.network.pools:
-            raise InputError(
-                f"pool={overrides['pool']!r} applies only to the VGG family; {self.network.name}"
-                " has its own pooling; omit pool"
-            )
+        for name in ("pool", "pool_rounding"):
+            if name in overrides and not self.network.pools:
+                raise InputError(
+                    f"{name}={overrides[name]!r} applies only to the VGG family;"
+                    f" {self.network.name} has its own pooling; omit {name}"
+                )
 
     def _size(self, role: str, long_edge: Optional[int] = None) -> Tuple[int, int]:
         """Return height and width of a picture after resizing."""
@@ -360,7 +361,10 @@ class Call:
     @functools.cached_property
     def truncated(self) -> Truncated:
         """The network that computes the codes."""
-        return self.network.truncated(self.layers, self.settings.pool, self.ctx, self.precision)
+        s = self.settings
+        return self.network.truncated(
+            self.layers, s.pool, self.ctx, self.precision, s.pool_rounding
+        )
 
     @functools.cached_property
     def content(self) -> Dict[str, NDArray]:

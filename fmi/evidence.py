@@ -84,7 +84,7 @@ def descriptors(
         For each panel, the colour (3,) and a Gram matrix (C, C) for each layer.
     """
     device = context("cpu")
-    truncated = network.truncated(layers, "avg", device)
+    truncated = network.truncated(layers, "avg", device, pool_rounding="down")
     found = []
     for panel in panels:
         image = _inner(panel)

@@ -30,6 +30,7 @@ class Keywords(TypedDict, total=False):
     callback: Optional[descent.Callback]
     store: Optional[Keeper]
     pool: Optional[Literal["avg", "max"]]
+    pool_rounding: Optional[Literal["up", "down"]]
     long_edge: Optional[int]
     resize_mode: Optional[Literal["constant", "edge", "symmetric", "reflect", "wrap"]]
     anti_aliasing: Optional[bool]

@@ -91,6 +91,7 @@ class Settings:
 
     preset: str
     pool: Literal["avg", "max"]
+    pool_rounding: Literal["up", "down"]  # of the size, where a side has an odd number of positions
     long_edge: Annotated[int, Field(ge=1, le=65_536)]  # pixels of the longer side after resizing
     resize_mode: Literal["constant", "edge", "symmetric", "reflect", "wrap"]  # as skimage's `mode`
     anti_aliasing: bool
@@ -128,7 +129,8 @@ STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")  # paper,
 # The source of every value is the 2016 code (file: function or argument) unless noted otherwise.
 CODE = Settings(
     preset="code",
-    pool="avg",  # model_vgg19_*.py: pool_type="avg", 2x2/2, size rounded down
+    pool="avg",  # model_vgg19_*.py: pool_type="avg", 2x2/2
+    pool_rounding="up",  # MXNet until July 2016 (github.com/apache/mxnet/pull/2585)
     long_edge=512,  # vis_invert.py: --max-long-edge; small pictures are enlarged
     resize_mode="constant",  # utils.py: the defaults of skimage.transform.resize in 2016 ...
     anti_aliasing=False,  # ... bilinear, zero padding, no smoothing

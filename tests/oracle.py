@@ -27,8 +27,11 @@ def convolve_back(gradient, weight):
     return convolve(gradient, flipped, np.zeros(len(flipped)))
 
 
-def pool(image):
+def pool(image, rounding="up"):
     channels, height, width = image.shape
+    if rounding == "up":
+        image = np.pad(image, ((0, 0), (0, height % 2), (0, width % 2)))
+        height, width = image.shape[1:]
     even = image[:, : height // 2 * 2, : width // 2 * 2]
     return even.reshape(channels, height // 2, 2, width // 2, 2).mean(axis=(2, 4))
 
@@ -36,7 +39,8 @@ def pool(image):
 def pool_back(gradient, shape):
     out = np.zeros(shape)
     spread = np.repeat(np.repeat(gradient, 2, axis=1), 2, axis=2) / 4
-    out[:, : spread.shape[1], : spread.shape[2]] = spread
+    spread = spread[:, : shape[1], : shape[2]]  # zeros were appended
+    out[:, : spread.shape[1], : spread.shape[2]] = spread  # the rest was left out
     return out
 
 
@@ -50,7 +54,8 @@ def layer_names(deepest):
 
 
 class Network:
-    def __init__(self, arrays, deepest):
+    def __init__(self, arrays, deepest, rounding="up"):
+        self.rounding = rounding
         self.arrays = {key: value.astype(np.float64) for key, value in arrays.items()}
         self.names = layer_names(deepest)
 
@@ -63,7 +68,7 @@ class Network:
             elif name.startswith("relu"):
                 value = np.maximum(value, 0)
             else:
-                value = pool(value)
+                value = pool(value, self.rounding)
             found[name] = value
         return found
 

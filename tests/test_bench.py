@@ -247,7 +247,7 @@ def test_contenders_descend_as_fmi_does(contender, tmp_path):
     command = [sys.executable, "-c", PICTURE_AFTER, work.to_json(), str(file)]
     subprocess.run(command, cwd=HERE, check=True, capture_output=True)
     arrays = contenders.random_arrays(work.layers, work.filters)
-    network = vgg.truncated(VGG19, arrays, [work.layer], "avg", mx.cpu())
+    network = vgg.truncated(VGG19, arrays, [work.layer], "avg", "down", mx.cpu())
     target = network(mx.nd.array(contenders.content(work)))[work.layer]
     loss = losses.code(work.layer, target, settings.CODE.code_weight)
     values = settings.override(settings.CODE, {"steps": 12, "stop": 0})

@@ -38,7 +38,7 @@ def apart(first, second):
 
 
 def test_against_numpy(network, arrays):
-    net = oracle.Network(arrays, LAYERS[-1])
+    net = oracle.Network(arrays, LAYERS[-1], "down")
     rows = [smooth_picture(60, 80, 1), smooth_picture(187, 250, 2)]
     columns = [smooth_picture(300, 220, 3), rows[0], 255 - rows[1]]
     for panel, found in zip(rows, evidence.descriptors(rows, network, LAYERS)):

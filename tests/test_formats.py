@@ -32,7 +32,7 @@ def base():
 
 
 def codes(arrays, mean, picture, layers=LAYERS):
-    found = vgg.truncated(VGG19, arrays, layers, "max", context("cpu"))
+    found = vgg.truncated(VGG19, arrays, layers, "max", "up", context("cpu"))
     return {k: v.asnumpy() for k, v in found(mx.nd.array(from_rgb(picture, mean))).items()}
 
 

@@ -27,28 +27,32 @@ def test_layers_are_those_of_the_paper():
     assert VGG19.smallest_side("relu5_1") == 16
 
 
+@pytest.mark.parametrize("rounding", ["up", "down"])
 @pytest.mark.parametrize("size", [(32, 32), (37, 50)])
-def test_all_codes_in_one_pass_agree_with_numpy(arrays, size):
+def test_all_codes_in_one_pass_agree_with_numpy(arrays, size, rounding):
     layers = ["relu5_4", "relu1_1", "pool2", "conv3_2", "relu4_1"]
     image = np.random.RandomState(0).uniform(-120, 130, (3, *size)).astype(np.float32)
-    network = vgg.truncated(VGG19, arrays, layers, "avg", mx.cpu())
+    network = vgg.truncated(VGG19, arrays, layers, "avg", rounding, mx.cpu())
     found = network(mx.nd.array(image[None]))
-    wanted = oracle.Network(arrays, "relu5_4").codes(image)
+    wanted = oracle.Network(arrays, "relu5_4", rounding).codes(image)
     assert list(found) == layers
     for name in layers:
         np.testing.assert_allclose(found[name].asnumpy()[0], wanted[name], rtol=1e-3, atol=1e-3)
 
 
-def test_max_pooling_takes_the_largest(arrays):
+@pytest.mark.parametrize("rounding, rows", [("up", 5), ("down", 4)])
+def test_max_pooling_takes_the_largest(arrays, rounding, rows):
     image = np.random.RandomState(0).uniform(-120, 130, (1, 3, 9, 8)).astype(np.float32)
-    found = vgg.truncated(VGG19, arrays, ["relu1_2", "pool1"], "max", mx.cpu())(mx.nd.array(image))
-    before, after = (found[name].asnumpy()[0] for name in ("relu1_2", "pool1"))
-    assert after.shape[1:] == (4, 4)  # rounded down
-    np.testing.assert_array_equal(after[:, 1, 2], before[:, 2:4, 4:6].max(axis=(1, 2)))
+    network = vgg.truncated(VGG19, arrays, ["relu1_2", "pool1"], "max", rounding, mx.cpu())
+    before, after = (code.asnumpy()[0] for code in network(mx.nd.array(image)).values())
+    assert after.shape[1:] == (rows, 4)
+    for row in range(rows):
+        window = before[:, 2 * row : 2 * row + 2, 4:6]
+        np.testing.assert_array_equal(after[:, row, 2], window.max(axis=(1, 2)))
 
 
 def test_network_ends_at_the_deepest_layer_and_is_frozen(arrays):
-    network = vgg.truncated(VGG19, arrays, ["relu1_1", "relu2_1"], "avg", mx.cpu())
+    network = vgg.truncated(VGG19, arrays, ["relu1_1", "relu2_1"], "avg", "up", mx.cpu())
     parameters = network.block.collect_params()
     assert set(parameters) == {
         f"{name}_{kind}"
@@ -79,9 +83,9 @@ def test_all_five_layers_of_the_full_width():
     arrays = random_arrays(filters=topology.FILTERS, seed=0)
     layers = ["relu1_2", "relu2_2", "relu3_2", "relu4_2", "relu5_2"]
     image = np.random.RandomState(0).uniform(-120, 130, (1, 3, 33, 40)).astype(np.float32)
-    found = vgg.truncated(VGG19, arrays, layers, "avg", mx.cpu())(mx.nd.array(image))
+    found = vgg.truncated(VGG19, arrays, layers, "avg", "up", mx.cpu())(mx.nd.array(image))
     shapes = [found[name].shape[1:] for name in layers]
-    assert shapes == [(64, 33, 40), (128, 16, 20), (256, 8, 10), (512, 4, 5), (512, 2, 2)]
+    assert shapes == [(64, 33, 40), (128, 17, 20), (256, 9, 10), (512, 5, 5), (512, 3, 3)]
     wanted = oracle.Network(arrays, "relu5_2").codes(image[0])
     for name in layers:
         np.testing.assert_allclose(
@@ -93,8 +97,10 @@ def test_bfloat16_gives_nearly_the_same_codes_in_float32(arrays):
     if "avx512bw" not in _environment.cpu_flags():
         pytest.skip("this CPU has no AVX-512")
     image = mx.nd.random.uniform(-120, 130, (1, 3, 33, 40))
-    exact = vgg.truncated(VGG19, arrays, ["relu1_1", "relu3_2"], "avg", mx.cpu())(image)
-    close = vgg.truncated(VGG19, arrays, ["relu1_1", "relu3_2"], "avg", mx.cpu(), "bfloat16")(image)
+    exact = vgg.truncated(VGG19, arrays, ["relu1_1", "relu3_2"], "avg", "up", mx.cpu())(image)
+    close = vgg.truncated(VGG19, arrays, ["relu1_1", "relu3_2"], "avg", "up", mx.cpu(), "bfloat16")(
+        image
+    )
     for name, values in exact.items():
         assert close[name].dtype == np.float32
         difference = (close[name] - values).norm() / values.norm()

@@ -250,7 +250,7 @@ def gatys_scaled(arrays, picture):
     scaled, previous = {}, np.ones(3)
     names = [n for n in VGG19.convolutions if f"{n}_weight" in arrays]
     network = vgg.truncated(
-        VGG19, arrays, [n.replace("conv", "relu") for n in names], "max", context("cpu")
+        VGG19, arrays, [n.replace("conv", "relu") for n in names], "max", "up", context("cpu")
     )
     found = network(mx.nd.array(from_rgb(picture, files.CAFFE_MEAN)))
     for name in names:

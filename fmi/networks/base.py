@@ -245,7 +245,7 @@ class Network(abc.ABC):
 
     @abc.abstractmethod
     def _truncate(
-        self, layers: Sequence[str], pool: str, ctx: Context, precision: str
+        self, layers: Sequence[str], pool: str, rounding: str, ctx: Context, precision: str
     ) -> Truncated:
         """Return the network that computes the codes of `layers`, all of which exist."""
 
@@ -365,6 +365,7 @@ class Network(abc.ABC):
         pool: str = "avg",
         ctx: Union[None, Context] = None,
         precision: str = "float32",
+        pool_rounding: str = "up",
     ) -> Truncated:
         """Return the network that computes the codes of `layers` and the gradients of losses.
 
@@ -381,6 +382,8 @@ class Network(abc.ABC):
             Device. The default is the CPU.
         precision
             One of :attr:`precisions`. Pictures and codes are always float32.
+        pool_rounding
+            ``"up"`` or ``"down"``, for sizes that are odd; ignored if :attr:`pools` is empty.
 
         Raises
         ------
@@ -394,11 +397,14 @@ class Network(abc.ABC):
                 " omit precision"
             )
         ctx = ctx or mx.cpu()
-        key = (names, pool if self.pools else "", str(ctx), precision, threading.get_ident())
+        pooling = (pool, pool_rounding) if self.pools else ()
+        key = (names, pooling, str(ctx), precision, threading.get_ident())
         found = self._truncated.get(key)
         if found is None:
             self._truncated.clear()  # before building the next one, to release its memory
-            found = self._truncated[key] = self._truncate(names, pool, ctx, precision)
+            found = self._truncated[key] = self._truncate(
+                names, pool, pool_rounding, ctx, precision
+            )
         return found
 
     def table(self, height: int, width: int) -> List[Dict[str, Any]]:

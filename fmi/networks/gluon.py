@@ -218,7 +218,7 @@ class SymbolNetwork(Network):
         }
 
     def _truncate(
-        self, layers: Sequence[str], _pool: str, ctx: Context, _precision: str
+        self, layers: Sequence[str], _pool: str, _rounding: str, ctx: Context, _precision: str
     ) -> Truncated:
         picture = mx.sym.var("data", dtype="float32")
         deviation = np.array(self.input.deviation, dtype=np.float32)

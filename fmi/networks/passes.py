@@ -79,13 +79,13 @@ def forward_symbol(
     Parameters
     ----------
     symbols
-        Symbol of each layer, from ``conv1_1`` to the deepest.
+        Symbol of each layer, from ``conv1_1`` to the deepest, with paddings.
     wanted
         Layers whose codes the loss needs.
     dtype
         Number format of the activations.
     """
-    kept = [name for name in symbols if name.startswith("relu")]
+    kept = [name for name in symbols if name.startswith(("relu", "pad"))]
     plain = [
         mx.sym.reshape(symbols[name], shape=(0, 0, 0, 0))
         if dtype is np.float32
@@ -101,12 +101,12 @@ def backward_symbol(
     """Return the symbol of the second pass, from the gradients of codes to that of the picture.
 
     Its arguments are ``gradient_<layer>`` for each of `wanted`, float32; ``code_<layer>`` for
-    each relu; and the rotated weights under the names of the convolutions.
+    each relu and padding; and the rotated weights under the names of the convolutions.
 
     Parameters
     ----------
     layers
-        Names of the layers from ``conv1_1`` to the deepest.
+        Names of the layers from ``conv1_1`` to the deepest, with paddings.
     inputs
         Number of feature maps of the gradient of each convolution.
     wanted
@@ -119,8 +119,8 @@ def backward_symbol(
     The operators for the gradients of relu and of average pooling have no Python function in
     MXNet. Placeholders are used here and replaced in the symbol's JSON.
     """
-    relus = [name for name in layers if name.startswith("relu")]
-    codes = {name: mx.sym.var(f"code_{name}", dtype=dtype) for name in relus}
+    kept = [name for name in layers if name.startswith(("relu", "pad"))]
+    codes = {name: mx.sym.var(f"code_{name}", dtype=dtype) for name in kept}
     exchanged: Dict[str, Dict[str, Any]] = {}
     node = None
     for place in range(len(layers) - 1, -1, -1):
@@ -140,6 +140,8 @@ def backward_symbol(
         elif name.startswith("pool"):
             node = mx.sym.where(node, codes[layers[place - 1]], node, name=back)
             exchanged[back] = POOLING
+        elif name.startswith("pad"):
+            node = mx.sym.slice_like(node, codes[layers[place - 1]], axes=(2, 3))
         else:
             node = mx.sym.Convolution(
                 node,

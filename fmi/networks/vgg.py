@@ -26,9 +26,17 @@ Shapes = Mapping[str, Tuple[int, ...]]
 
 
 def symbols(
-    member: Topology, end: str, shapes: Shapes, pool: str, dtype: Any = np.float32
+    member: Topology,
+    end: str,
+    shapes: Shapes,
+    pool: str,
+    rounding: str,
+    dtype: Any = np.float32,
+    picture: Optional[Tuple[int, ...]] = None,
 ) -> Dict[str, Any]:
     """Return the symbol of each layer from ``conv1_1`` to `end`; the input is named ``data``.
+
+    Where sizes are rounded up, ``pad1`` ... add zeros before ``pool1`` ...
 
     Parameters
     ----------
@@ -39,10 +47,14 @@ def symbols(
     shapes
         Shapes of ``conv1_1_weight`` (O, I, 3, 3), ``conv1_1_bias`` (O,) and so on.
     pool
-        ``"avg"`` (2016 code) or ``"max"`` (as in the training of VGG); 2x2 with stride 2, sizes
-        are rounded down.
+        ``"avg"`` (2016 code) or ``"max"`` (as in the training of VGG); 2x2 with stride 2.
+    rounding
+        ``"up"`` (2016 code): in odd sizes, the last row or column is pooled with zeros; ``"down"``:
+        it is omitted.
     dtype
         Number format of weights and activations; the picture is float32.
+    picture
+        Shape (B, 3, H, W) of the pictures, which saves padding where sizes are even.
     """
     node = mx.sym.var("data", dtype="float32")
     if dtype is not np.float32:
@@ -66,9 +78,43 @@ def symbols(
         elif name.startswith("relu"):
             node = mx.sym.Activation(node, act_type="relu", name=name)
         else:
-            node = mx.sym.Pooling(node, kernel=(2, 2), stride=(2, 2), pool_type=pool, name=name)
+            full = rounding == "up" and pool == "max"  # averages would leave out the zeros
+            if rounding == "up" and not full:
+                before, node = node, _even(node, picture, dtype)
+                if picture and node is not before:
+                    nodes[f"pad{name[-1]}"] = node
+            node = mx.sym.Pooling(
+                node,
+                kernel=(2, 2),
+                stride=(2, 2),
+                pool_type=pool,
+                pooling_convention="full" if full else "valid",
+                name=name,
+            )
         nodes[name] = node
     return nodes
+
+
+def _even(node: Any, picture: Optional[Tuple[int, ...]], dtype: Any) -> Any:
+    """Append a row or column of zeros where a size is odd; both if the sizes are not known.
+
+    What is appended to an even size is left out by the pooling.
+    """
+    if picture is None:
+        if dtype is BFLOAT16:  # which MXNet cannot pad
+            return mx.sym.amp_cast(
+                _even(mx.sym.amp_cast(node, dtype="float32"), None, None), dtype=dtype
+            )
+        return mx.sym.pad(
+            node, mode="constant", constant_value=0, pad_width=(0, 0, 0, 0, 0, 1, 0, 1)
+        )
+    _, (shape,), _ = node.infer_shape(data=picture)
+    for axis in (2, 3):
+        if shape[axis] % 2:
+            edge = mx.sym.zeros((*shape[:axis], 1, *shape[axis + 1 :]))
+            node = mx.sym.concat(node, mx.sym.amp_cast(edge, dtype=dtype), dim=axis)
+            shape = (*shape[:axis], shape[axis] + 1, *shape[axis + 1 :])
+    return node
 
 
 class TruncatedVGG(Truncated):
@@ -192,14 +238,15 @@ class VGG(Network):
         return self.topology.smallest_side(layer)
 
     def sizes(self, height: int, width: int) -> Dict[str, Tuple[int, int]]:
-        """Halve the size, rounded down, at each pooling."""
+        """Halve the size, rounded up, at each pooling.
+
+        Layers are omitted if their size would be 0 when rounded down.
+        """
         found = {}
         for layer in self.layers:
-            if layer.kind == "pooling":
-                height, width = height // 2, width // 2
-            if min(height, width) < 1:
+            if min(height, width) < layer.stride:
                 break
-            found[layer.name] = (height, width)
+            found[layer.name] = (-(-height // layer.stride), -(-width // layer.stride))
         return found
 
     def picture_bytes(self, layers: Sequence[str], height: int, width: int) -> int:
@@ -221,9 +268,10 @@ class VGG(Network):
         return {**self.weights.describe(), "default_settings": self.settings}
 
     def _truncate(
-        self, layers: Sequence[str], pool: str, ctx: Context, precision: str
+        self, layers: Sequence[str], pool: str, rounding: str, ctx: Context, precision: str
     ) -> TruncatedVGG:
-        return truncated(self.topology, self.weights.arrays, layers, pool, ctx, precision)
+        arrays = self.weights.arrays
+        return truncated(self.topology, arrays, layers, pool, rounding, ctx, precision)
 
 
 @functools.lru_cache(maxsize=2)
@@ -250,6 +298,7 @@ def truncated(
     arrays: Mapping[str, np.ndarray],
     layers: Sequence[str],
     pool: str,
+    rounding: str,
     ctx: Context,
     precision: str = "float32",
 ) -> TruncatedVGG:
@@ -266,6 +315,8 @@ def truncated(
         Names of layers, without duplicates.
     pool
         ``"avg"`` or ``"max"``.
+    rounding
+        ``"up"`` or ``"down"``, for sizes that are odd.
     ctx
         Device.
     precision
@@ -275,7 +326,7 @@ def truncated(
     end = member.deepest(names)
     shapes = {key: tuple(value.shape) for key, value in arrays.items()}
     dtype = {"bfloat16": BFLOAT16, "float16": np.float16}.get(precision, np.float32)
-    nodes = symbols(member, end, shapes, pool, dtype)
+    nodes = symbols(member, end, shapes, pool, rounding, dtype)
     codes = [nodes[name] for name in names]
     if dtype is not np.float32:
         codes = [mx.sym.amp_cast(code, dtype="float32") for code in codes]
@@ -287,26 +338,25 @@ def truncated(
     }
     block = frozen_block(mx.sym.Group(codes), parameters, dict.fromkeys(needed, dtype), ctx)
     parameters = {name: p.data(ctx) for name, p in block.collect_params().items()}
-    passes = _passes(member, nodes, parameters, names, pool, ctx, dtype)
+    passes = None
+    if ctx.device_type == "cpu" and pool == "avg" and mx.runtime.Features().is_enabled("MKLDNN"):
+        made = functools.partial(symbols, member, end, shapes, pool, rounding, dtype)
+        passes = _passes(member, made, parameters, names, dtype)
     return TruncatedVGG(names, block, passes, half=dtype is np.float16)
 
 
 def _passes(
     member: Topology,
-    nodes: Mapping[str, Any],
+    made: Callable[[Tuple[int, ...]], Mapping[str, Any]],
     parameters: Mapping[str, NDArray],
     layers: Sequence[str],
-    pool: str,
-    ctx: Context,
     dtype: Any,
-) -> Optional[Callable[[Tuple[int, ...]], Passes]]:
-    """Return a function that builds :class:`Passes` for a shape, if they can be used."""
-    if ctx.device_type != "cpu" or pool != "avg" or not mx.runtime.Features().is_enabled("MKLDNN"):
-        return None
+) -> Callable[[Tuple[int, ...]], Passes]:
+    """Return a function that builds :class:`Passes` for a shape."""
     wide = {n: _format(w, np.float32) for n, w in parameters.items() if n.endswith("_weight")}
     first = member.convolutions[0]
     turned = {n: _format(w, dtype) for n, w in turned_weights(wide, first).items()}
-    return lambda shape: Passes(nodes, parameters, turned, layers, shape, dtype)
+    return lambda shape: Passes(made(shape), parameters, turned, layers, shape, dtype)
 
 
 def _format(array: NDArray, dtype: Any) -> NDArray:
