@@ -80,11 +80,14 @@ class Variant:
         Function that changes the weights.
     back
         How many steps before the last the picture is taken whose code makes the next target.
+    anew
+        Filters whose target is made from the content picture, as that of the first is.
     """
 
     options: Mapping[str, Any] = field(default_factory=dict)
     change: Optional[Callable[[Mapping[str, np.ndarray]], Arrays]] = None
     back: int = 0
+    anew: Sequence[int] = ()
 
 
 CHAINS = {
@@ -92,6 +95,9 @@ CHAINS = {
     "float32": Variant({"precision": "float32"}),
     **{f"seed {seed}": Variant({"seed": seed}) for seed in range(1, 5)},
     "target one step earlier": Variant(back=1),  # the 2016 script runs the code before the step
+    **{f"chain begun anew at {n}": Variant(anew=[n]) for n in range(1, 5)},
+    "no chain (Eq. 2)": Variant(anew=range(5)),
+    "sizes rounded down in pooling": Variant({"pool_rounding": "down"}),  # later than July 2016
     "500 steps without a stop": Variant({"stop": 0, "steps": 500}),
     "stop 10 times later": Variant({"stop": 5e-4}),
     "stop twice as early": Variant({"stop": 1e-2}),
@@ -159,8 +165,11 @@ def chain(
     """Return the inversions of a chain of filters, by the names of their panels."""
     names = [f"{layer}_filter{index}" for index in filters]
     if not variant.back:
-        given: Dict[str, Any] = {**options, "store": open_store()}
-        return dict(zip(names, invert.feature_map(picture, layer, filters, chain=True, **given)))
+        given: Dict[str, Any] = {**options, "store": open_store(), "chain": True}
+        starts = [n for n, index in enumerate(filters) if n == 0 or index in variant.anew]
+        parts = [filters[n:end] for n, end in zip(starts, [*starts[1:], len(filters)])]
+        drawn = [one for part in parts for one in invert.feature_map(picture, layer, part, **given)]
+        return dict(zip(names, drawn))
     recent: Deque[NDArray] = collections.deque(maxlen=variant.back + 1)
 
     def remember(state: State) -> None:

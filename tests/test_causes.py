@@ -20,7 +20,9 @@ def quick(monkeypatch):
     for table in (causes.CHAINS, causes.TRANSFERS):
         for name, variant in table.items():
             options = {k: v for k, v in variant.options.items() if k in KEPT}
-            changed = causes.Variant({**QUICK, **options}, variant.change, variant.back)
+            changed = causes.Variant(
+                {**QUICK, **options}, variant.change, variant.back, variant.anew
+            )
             monkeypatch.setitem(table, name, changed)
 
 
@@ -92,6 +94,12 @@ def test_the_table(small_weights, picture_folder, quick, monkeypatch, tmp_path, 
         assert explained[name][0] != explained["as drawn"][0]
     assert explained["target one step earlier"][0] == pytest.approx(explained["as drawn"][0])
     assert explained["target one step earlier"][1] != explained["as drawn"][1]
+    alone = fmi.invert.feature_map(
+        picture_folder / "golden_gate.png", "relu1_2", [1, 0], weights=small_weights, **QUICK
+    )
+    assert explained["chain begun anew at 2"] == pytest.approx(explained["as drawn"])
+    assert explained["no chain (Eq. 2)"] == pytest.approx([one.explained for one in alone])
+    assert explained["no chain (Eq. 2)"][1] != explained["as drawn"][1]
 
 
 def test_gatys(small_weights, picture_folder, quick, monkeypatch, tmp_path, capsys):
