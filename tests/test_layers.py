@@ -20,7 +20,7 @@ def test_table(capsys):
     row = next(line.split() for line in lines if line.startswith("relu3_2 "))
     assert row == ["relu3_2", "activation", "64", "4", "32", "25", "x", "25", "from", "0"]
     row = next(line.split() for line in lines if line.startswith("conv5_1 "))
-    assert row == ["conv5_1", "convolution", "128", "16", "156", "6", "x", "6", "any"]
+    assert row == ["conv5_1", "convolution", "128", "16", "156", "7", "x", "7", "any"]
     status, out, _ = run(capsys, "embedded", "--size", "8")
     assert out.splitlines()[-1].split()[-4:] == ["too", "small", "from", "0"]
 
