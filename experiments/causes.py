@@ -98,7 +98,9 @@ CHAINS = {
     **{f"chain begun anew at {n}": Variant(anew=[n]) for n in range(1, 5)},
     "no chain (Eq. 2)": Variant(anew=range(5)),
     "sizes rounded down in pooling": Variant({"pool_rounding": "down"}),  # later than July 2016
-    "500 steps without a stop": Variant({"stop": 0, "steps": 500}),
+    "twice the loss": Variant({"code_weight": 1}),  # Eq. 1; the 2016 code has half of it
+    "32 times the loss": Variant({"code_weight": 16}),
+    "twice the loss and begun anew at 3": Variant({"code_weight": 1}, anew=[3]),
     "stop 10 times later": Variant({"stop": 5e-4}),
     "stop twice as early": Variant({"stop": 1e-2}),
     "blocks 1-3 in 8 bits": Variant(change=lambda arrays: rounded(arrays, (1, 2, 3))),
@@ -113,6 +115,7 @@ TRANSFERS = {
     "stop 10 times later": Variant({"stop": 5e-4}),
     "learning rate lowered every 80 steps": Variant({"decay_every": 80}),  # MXNet's own example
     "content layer relu4_2": Variant({"content_layer": "relu4_2"}),  # Gatys et al. 2016
+    "twice the loss": Variant({"alpha": 20, "beta": 2}),
     "a tenth of the content weight": Variant({"alpha": 1}),
     "three style layers": Variant({"style_layers": ("relu1_1", "relu2_1", "relu3_1")}),
     "style picture of its own size": Variant({"style_size": "own"}),

@@ -25,8 +25,8 @@ from fmi.runs.experiment import Experiment, read
 
 HERE = Path(__file__).parent
 QUALITY = 82
-REAL = ("WEIGHTS=vgg19",)
-FIG3 = (*REAL, "LAYERS=relu1_2,relu2_2,relu3_2")
+REAL = ("WEIGHTS=vgg19", "PRECISION=bfloat16")
+SHALLOW = (*REAL, "LAYERS=relu1_2,relu2_2,relu3_2")
 
 
 @dataclass(frozen=True)
@@ -46,14 +46,15 @@ SHEETS = {
     "hed_fig3": Sheet("fig3", demo.overrides(demo.PHOTOGRAPHS, "fig3")),
     "hed_fig4": Sheet("fig4", demo.overrides(demo.PHOTOGRAPHS, "fig4")),
     "hed_fig5": Sheet("fig5", demo.overrides(demo.PHOTOGRAPHS, "fig5"), 700),
-    "vgg19_fig3": Sheet("fig3", (*REAL, "PICTURES=golden_gate", "PRECISION=bfloat16")),
-    "vgg19_fig3_eq2": Sheet("fig3", (*FIG3, "PICTURES=golden_gate", "CHAIN=0", "PRECISION=auto")),
-    "vgg19_fig3_neckarfront": Sheet("fig3", (*FIG3, "PICTURES=tubingen", "PRECISION=auto")),
-    "vgg19_presets": Sheet(
-        "fig3", (*FIG3, "PICTURES=golden_gate", "PRECISION=auto"), draw=presets.compare
+    "vgg19_fig3": Sheet("fig3", (*REAL, "PICTURES=golden_gate")),
+    "vgg19_fig3_anew": Sheet(
+        "fig3", (*REAL, "PICTURES=golden_gate", "LAYERS=relu5_2", "FILTERS=3,4"), 700
     ),
-    "vgg19_fig4": Sheet("fig4", (*REAL, "PRECISION=bfloat16")),
-    "vgg19_fig5": Sheet("fig5", (*REAL, "PICTURES=golden_gate", "PRECISION=bfloat16"), 700),
+    "vgg19_fig3_eq2": Sheet("fig3", (*SHALLOW, "PICTURES=golden_gate", "CHAIN=0")),
+    "vgg19_fig3_neckarfront": Sheet("fig3", (*REAL, "PICTURES=tubingen")),
+    "vgg19_presets": Sheet("fig3", (*SHALLOW, "PICTURES=golden_gate"), draw=presets.compare),
+    "vgg19_fig4": Sheet("fig4", REAL),
+    "vgg19_fig5": Sheet("fig5", REAL, 900),
 }
 
 
