@@ -11,7 +11,7 @@ from experiments import causes
 from fmi.networks import catalogue
 
 QUICK = {"precision": "float32", "long_edge": 40, "steps": 4, "stop": 0, "progress": False}
-KEPT = ("seed", "alpha", "beta", "code_weight", "style_layers", "style_size")  # what QUICK does not say
+KEPT = ("seed", "alpha", "beta", "code_weight", "style_layers", "style_size")  # also changed
 
 
 @pytest.fixture
