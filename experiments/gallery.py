@@ -48,7 +48,9 @@ SHEETS = {
     "hed_fig5": Sheet("fig5", demo.overrides(demo.PHOTOGRAPHS, "fig5"), 700),
     "vgg19_fig3": Sheet("fig3", (*REAL, "PICTURES=golden_gate")),
     "vgg19_fig3_anew": Sheet(
-        "fig3", (*REAL, "PICTURES=golden_gate", "LAYERS=relu5_2", "FILTERS=3,4"), 700
+        "fig3",
+        (*REAL, "PICTURES=golden_gate", "LAYERS=relu5_2", "FILTERS=3,4", "CODE_WEIGHT=1"),
+        700,
     ),
     "vgg19_fig3_eq2": Sheet("fig3", (*SHALLOW, "PICTURES=golden_gate", "CHAIN=0")),
     "vgg19_fig3_neckarfront": Sheet("fig3", (*REAL, "PICTURES=tubingen")),

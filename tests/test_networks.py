@@ -348,6 +348,15 @@ def test_dropout_and_batch_norm_are_in_inference_mode():
     np.testing.assert_allclose(alone[0], one[1][1], rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize("option", [{"pool": "max"}, {"pool_rounding": "down"}])
+def test_the_pooling_of_other_networks_cannot_be_chosen(option):
+    picture = np.zeros((64, 64, 3), np.uint8)
+    with pytest.raises(InputError) as error:
+        fmi.invert.code(picture, "relu0", network=zoo_block("alexnet"), **option)
+    (name, value) = next(iter(option.items()))
+    assert name in str(error.value) and value in str(error.value)
+
+
 def saved(tmp_path, name="resnet18_v1"):
     block = zoo_block(name)
     block.hybridize()

@@ -118,6 +118,7 @@ SHAPING = [
     {"settings": "paper"},
     {"seed": 1},
     {"pool": "max"},
+    {"pool_rounding": "down"},
     {"init": "content"},
     {"init": np.zeros((24, 32, 3), np.float32)},
     {"denoise": 0.1},
