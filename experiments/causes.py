@@ -171,7 +171,9 @@ def chain(
         given: Dict[str, Any] = {**options, "store": open_store(), "chain": True}
         starts = [n for n, index in enumerate(filters) if n == 0 or index in variant.anew]
         parts = [filters[n:end] for n, end in zip(starts, [*starts[1:], len(filters)])]
-        drawn = [one for part in parts for one in invert.feature_map(picture, layer, part, **given)]
+        drawn: List[Inversion] = []
+        for part in parts:
+            drawn += finished(invert.feature_map(picture, layer, part, **given))
         return dict(zip(names, drawn))
     recent: Deque[NDArray] = collections.deque(maxlen=variant.back + 1)
 
@@ -185,7 +187,8 @@ def chain(
         targets = {layer: codes.isolate(code[layer], [index])}
         loss = losses.all_codes(targets, call.settings.code_weight)
         place = Place(index, tuple(filters[:n]))
-        (found[name],) = call.invert([place], lambda _, loss=loss: loss)  # type: ignore[misc]
+        made = call.invert([place], lambda _, loss=loss: loss)  # type: ignore[misc]
+        (found[name],) = finished(made)
         code = call.truncated(recent[0])
     return found
 
@@ -195,7 +198,10 @@ def transfers(
 ) -> Dict[str, Inversion]:
     """Return Gatys' style transfers to a content picture, by the names of their panels."""
     given: Dict[str, Any] = {**options, "store": open_store()}
-    return {name: invert.gatys(content, style, **given) for name, style in styles.items()}
+    found = {}
+    for name, style in styles.items():
+        (found[name],) = finished([invert.gatys(content, style, **given)])
+    return found
 
 
 def rows_of(
@@ -210,7 +216,6 @@ def rows_of(
             network = catalogue.load(weights=path)
         options = {"precision": "bfloat16", **variant.options, "network": network}
         found = drawing(variant, options)
-    finished(list(found.values()))
     panels = {name: np.asarray(one.image) for name, one in found.items()}
     reached = {name: Reached.of(one.describe()["outcome"], one.loss) for name, one in found.items()}
     return compare(panels, published, measuring, reached)

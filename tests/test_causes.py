@@ -1,5 +1,6 @@
 """The experiments on why panels differ, on the small network."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -7,7 +8,8 @@ import pytest
 from PIL import Image
 
 import fmi.invert
-from experiments import causes
+from experiments import causes, published
+from fmi.call import Call
 from fmi.networks import catalogue
 
 QUICK = {"precision": "float32", "long_edge": 40, "steps": 4, "stop": 0, "progress": False}
@@ -70,6 +72,38 @@ def test_the_target_one_step_earlier(small_weights, picture_folder):
     assert change < 0.5 * np.abs(found[1].array - again[0].array).mean()
 
 
+@pytest.mark.parametrize("kind", ["anew", "earlier", "gatys"])
+def test_ctrl_c_ends_a_variant_at_once(small_weights, picture_folder, kind, monkeypatch):
+    begun = []
+    invert = Call.invert
+
+    def interrupted(call, *given, **more):
+        begun.append(call)
+        call.options = dataclasses.replace(call.options, callback=stop)
+        return invert(call, *given, **more)
+
+    def stop(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Call, "invert", interrupted)
+    options = {**QUICK, "network": catalogue.load(weights=small_weights)}
+    content, style = (picture_folder / f"{n}.png" for n in ("tubingen", "starry_night"))
+    variant = causes.Variant(back=kind == "earlier", anew=[0])
+    with pytest.raises(KeyboardInterrupt):
+        if kind == "gatys":
+            causes.transfers(content, {"one": style, "two": content}, variant, options)
+        else:
+            causes.chain(content, "relu1_2", [2, 0], variant, options)
+    assert len(begun) == 1
+
+
+def blank(folder, figure):
+    """A published figure without anything on it."""
+    sheet = folder / "published.png"
+    Image.new("RGB", published.SHEETS[figure].size).save(sheet)
+    return sheet
+
+
 def run(monkeypatch, *words):
     monkeypatch.setattr("sys.argv", ["causes", *map(str, words)])
     return causes.main()
@@ -78,8 +112,7 @@ def run(monkeypatch, *words):
 def test_the_table(small_weights, picture_folder, quick, monkeypatch, tmp_path, capsys):
     monkeypatch.setenv("FMI_PICTURES", str(picture_folder))
     monkeypatch.setenv("FMI_STORE", str(tmp_path / "store"))
-    sheet = tmp_path / "published.png"
-    Image.fromarray(np.zeros((1080, 1440, 3), np.uint8)).save(sheet)
+    sheet = blank(tmp_path, "fig3")
     table = tmp_path / "table.json"
     words = ["relu1_2", sheet, "--weights", small_weights, "--filters", "1,0", "--json", table]
     assert run(monkeypatch, *words) == 0
@@ -105,8 +138,7 @@ def test_the_table(small_weights, picture_folder, quick, monkeypatch, tmp_path, 
 def test_gatys(small_weights, picture_folder, quick, monkeypatch, tmp_path, capsys):
     monkeypatch.setenv("FMI_PICTURES", str(picture_folder))
     monkeypatch.setenv("FMI_STORE", str(tmp_path / "store"))
-    sheet = tmp_path / "published.png"
-    Image.fromarray(np.zeros((1152, 1872, 3), np.uint8)).save(sheet)
+    sheet = blank(tmp_path, "fig5")
     table = tmp_path / "table.json"
     names = ["as drawn", "three style layers", "a tenth of the content weight"]
     words = ["gatys", sheet, "--weights", small_weights, "--styles", "starry_night"]
@@ -126,8 +158,7 @@ def test_wrong_words_are_refused_before_anything_is_drawn(
     small_weights, picture_folder, monkeypatch, tmp_path, capsys
 ):
     monkeypatch.setenv("FMI_PICTURES", str(picture_folder))
-    sheet = tmp_path / "published.png"
-    Image.fromarray(np.zeros((1080, 1440, 3), np.uint8)).save(sheet)
+    sheet = blank(tmp_path, "fig3")
     words = ["relu1_2", sheet, "--weights", small_weights, "--only"]
     drawn = []
     monkeypatch.setattr(causes, "rows_of", lambda *given: drawn.append(given))
