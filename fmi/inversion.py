@@ -32,6 +32,7 @@ SOURCES = (
     "inversion.py",
     "losses.py",
     "networks/*.py",
+    "optimisers.py",
     "pictures.py",
     "request.py",
     "settings.py",
