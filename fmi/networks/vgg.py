@@ -11,7 +11,8 @@ from typing import Any, Callable, Dict, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 
-from fmi.device.mxnet import BFLOAT16, PRECISIONS, Context, NDArray, mx
+from fmi.device.mxnet import BFLOAT16, Context, NDArray, mx
+from fmi.device.precision import PRECISIONS
 from fmi.errors import InputError
 from fmi.losses import Loss
 from fmi.networks.base import Layer, Network, Truncated, frozen_block
