@@ -16,7 +16,7 @@ from fmi.device.precision import PRECISIONS
 from fmi.errors import InputError
 from fmi.losses import Loss
 from fmi.networks.base import Layer, Network, Truncated, frozen_block
-from fmi.networks.passes import Passes, turned_weights
+from fmi.networks.passes import EVEN, Passes, turned_weights
 from fmi.networks.topology import FILTERS, VGG19, Topology
 from fmi.networks.weights import PHOTOGRAPHS, Weights
 from fmi.sources import table
@@ -37,7 +37,9 @@ def symbols(
 ) -> Dict[str, Any]:
     """Return the symbol of each layer from ``conv1_1`` to `end`; the input is named ``data``.
 
-    Where sizes are rounded up, ``pad1`` ... add zeros before ``pool1`` ...
+    Where a size before a pooling is odd and rounded up, ``even_relu1_1``, ``even_relu1_2`` ... are
+    the activations of this block with a row or column of zeros, for the second pass; only the last
+    one is pooled. They are omitted if the size of the pictures is not known.
 
     Parameters
     ----------
@@ -83,7 +85,10 @@ def symbols(
             if rounding == "up" and not full:
                 before, node = node, _even(node, picture, dtype)
                 if picture and node is not before:
-                    nodes[f"pad{name[-1]}"] = node
+                    block = [relu for relu in nodes if relu.startswith(f"relu{name[-1]}")]
+                    for relu in block[:-1]:
+                        nodes[f"{EVEN}{relu}"] = _even(nodes[relu], picture, dtype)
+                    nodes[f"{EVEN}{block[-1]}"] = node
             node = mx.sym.Pooling(
                 node,
                 kernel=(2, 2),
