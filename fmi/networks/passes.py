@@ -112,7 +112,7 @@ def backward_symbol(
     inputs: Mapping[str, int],
     wanted: Sequence[str],
     dtype: Any,
-    size: Tuple[int, int],
+    size: Sequence[int],
 ) -> Any:
     """Return the symbol of the second pass, from the gradients of codes to that of the picture.
 

@@ -11,7 +11,7 @@ from typing import Any, Callable, Dict, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 
-from fmi.device.mxnet import BFLOAT16, Context, NDArray, mx
+from fmi.device.mxnet import AMX, BFLOAT16, Context, NDArray, mx
 from fmi.device.precision import PRECISIONS
 from fmi.errors import InputError
 from fmi.losses import Loss
@@ -58,17 +58,28 @@ def symbols(
         Number format of weights and activations; the picture is float32.
     picture
         Shape (B, 3, H, W) of the pictures, which saves padding where sizes are even.
+
+    Notes
+    -----
+    For bfloat16 without AMX, oneDNN has only a slow convolution of 3 channels, in another memory
+    layout than all others. If `picture` is given, a fourth channel of zeros avoids it.
     """
     node = mx.sym.var("data", dtype="float32")
     if dtype is not np.float32:
         node = mx.sym.amp_cast(node, dtype=dtype)
-    nodes = {}
+    fourth = picture is not None and dtype is BFLOAT16 and not AMX
+    if picture and fourth:
+        node = _with_zeros(node, (picture[0], 1, *picture[2:]), 1, dtype)
+    nodes: Dict[str, Any] = {}
     for name in member.layers[: member.layers.index(end) + 1]:
         if name.startswith("conv"):
             weight, bias = (
                 mx.sym.var(f"{name}_{kind}", shape=shapes[f"{name}_{kind}"], dtype=dtype)
                 for kind in ("weight", "bias")
             )
+            filters, *kernel = shapes[f"{name}_weight"]
+            if fourth and name == member.convolutions[0]:
+                weight = _with_zeros(weight, (filters, 1, *kernel[1:]), 1, dtype)
             node = mx.sym.Convolution(
                 node,
                 weight,
@@ -117,10 +128,14 @@ def _even(node: Any, picture: Optional[Tuple[int, ...]], dtype: Any) -> Any:
     _, (shape,), _ = node.infer_shape(data=picture)
     for axis in (2, 3):
         if shape[axis] % 2:
-            edge = mx.sym.zeros((*shape[:axis], 1, *shape[axis + 1 :]))
-            node = mx.sym.concat(node, mx.sym.amp_cast(edge, dtype=dtype), dim=axis)
+            node = _with_zeros(node, (*shape[:axis], 1, *shape[axis + 1 :]), axis, dtype)
             shape = (*shape[:axis], shape[axis] + 1, *shape[axis + 1 :])
     return node
+
+
+def _with_zeros(node: Any, shape: Tuple[int, ...], axis: int, dtype: Any) -> Any:
+    """Append zeros of a shape along an axis."""
+    return mx.sym.concat(node, mx.sym.amp_cast(mx.sym.zeros(shape), dtype=dtype), dim=axis)
 
 
 class TruncatedVGG(Truncated):
