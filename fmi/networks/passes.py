@@ -206,18 +206,26 @@ def _exchange(symbol: Any, operators: Mapping[str, Mapping[str, Any]]) -> Any:
 
     The shape of the gradient of pooling cannot be inferred from its inputs. MXNet takes it from a
     control dependency, here a pooling of the same code that computes one position of each map.
+
+    The gradient of relu would overwrite its input, for which MXNet computes it elsewhere and copies
+    it back. Another such pooling, on which the next layer depends, keeps the input alive.
     """
     graph = json.loads(symbol.tojson(remove_amp_cast=False))
     nodes = graph["nodes"]
-    for node in list(nodes):
+    position = {"kernel": "(1, 1)", "stride": "(65536, 65536)", "pool_type": "avg"}
+    for index, node in enumerate(list(nodes)):
         if node["name"] not in operators:
             continue
         node.update(operators[node["name"]])
+        pooled = {"op": "Pooling", "name": f"{node['name']}_position", "attrs": position}
         if node["op"] == POOLING["op"]:
-            attrs = {"kernel": "(1, 1)", "stride": "(65536, 65536)", "pool_type": "avg"}
-            shape = {"op": "Pooling", "name": f"{node['name']}_shape", "attrs": attrs}
             node["control_deps"] = [len(nodes)]
-            nodes.append({**shape, "inputs": [node["inputs"][1]]})
+            nodes.append({**pooled, "inputs": [node["inputs"][1]]})
+        else:
+            for later in nodes:
+                if [index, 0, 0] in later["inputs"]:
+                    later["control_deps"] = [len(nodes)]
+            nodes.append({**pooled, "inputs": [node["inputs"][0]]})
     return mx.sym.load_json(json.dumps(graph))
 
 
