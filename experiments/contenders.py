@@ -238,14 +238,15 @@ def network_alone(job: Job, turns: Turns) -> None:
     :func:`fmi_loop` takes longer than this is spent outside the network: on the loss and its
     gradient, the update, the lengths for the stop test, their way to the host, the progress bar.
     """
-    from fmi.device.mxnet import compute_type, mx
+    from fmi.device.mxnet import mx
+    from fmi.device.precision import choose
     from fmi.networks import vgg
     from fmi.networks.topology import VGG19
 
     arrays = random_arrays(job.layers, job.filters)
     turns.begin()
     cpu = mx.cpu()
-    precision = compute_type(job.precision, cpu)
+    precision = choose(job.precision, cpu).name
     network = vgg.truncated(VGG19, arrays, (job.layer,), CODE.pool, ROUNDING, cpu, precision)
     image = mx.nd.array(first(job), ctx=cpu).broadcast_to((job.batch, 3, job.height, job.width))
     passes = network.passes(image.shape)
@@ -417,9 +418,10 @@ def numpy_product(job: Job, turns: Turns) -> None:
 
 def mxnet_product(job: Job, turns: Turns) -> None:
     """MXNet's: ``dot`` in float32; in bfloat16, which it has not, a dense layer without bias."""
-    from fmi.device.mxnet import BFLOAT16, compute_type, mx
+    from fmi.device.mxnet import BFLOAT16, mx
+    from fmi.device.precision import choose
 
-    precision = compute_type(job.precision, mx.cpu())
+    precision = choose(job.precision, mx.cpu()).name
     left, right = (mx.nd.array(matrix, ctx=mx.cpu()) for matrix in _matrices(job))
     turns.begin()
     if precision == "float32":

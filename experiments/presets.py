@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import logging
 import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, List, Sequence
+from typing import Any, Callable, Dict, List, Mapping, Sequence
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -24,38 +25,68 @@ from fmi.pictures import Picture
 from fmi.runs.experiment import Experiment, Fig3, read
 from fmi.runs.figures import Run
 
-NAMES = ("code", "fast")
 Pair = Dict[str, invert.Inversion]
+Table = List[Dict[str, Any]]
 
 
-def pair(run: Run, picture: Picture, layer: str, index: int) -> Pair:
-    """One filter's inversion with each preset, computed now so that the times can be compared."""
+@dataclass(frozen=True)
+class Comparison:
+    """What is compared: each inversion is made twice, with other keywords.
+
+    Attributes
+    ----------
+    name
+        Name of the script and of its files.
+    options
+        Names of the standard and of what is compared with it, with their keywords.
+    summary
+        Function that returns the last line for a table of :func:`shares`.
+    """
+
+    name: str
+    options: Mapping[str, Mapping[str, Any]]
+    summary: Callable[[Table], str]
+
+
+def pair(run: Run, comparison: Comparison, picture: Picture, layer: str, index: int) -> Pair:
+    """One filter's two inversions, computed now so that the times can be compared."""
     options = {**run.options, "store": None, "seed": run.experiment.seed}
     found = {}
-    for name in NAMES:
-        (found[name],) = finished(
-            invert.feature_map(picture, layer, index, **{**options, "settings": name})
-        )
+    for name, own in comparison.options.items():
+        (found[name],) = finished(invert.feature_map(picture, layer, index, **{**options, **own}))
     return found
 
 
 def shares(found: Pair) -> Dict[str, Any]:
-    """Loss and seconds of preset "fast" over those of "code".
+    """Loss and seconds of the second inversion over those of the first, the standard.
 
-    Its key "reached" is the first step of "fast" that is not above the last loss of "code", or 0.
+    The key "reached" is the first step of the second that is not above the last loss of the
+    standard, or 0.
     """
-    code, fast = (found[name] for name in NAMES)
-    below = np.flatnonzero(np.array(fast.loss) <= code.loss[-1])
+    (name, standard), (_, other) = found.items()
+    below = np.flatnonzero(np.array(other.loss) <= standard.loss[-1])
     return {
-        "loss": fast.loss[-1] / code.loss[-1],
-        "seconds": fast.seconds / code.seconds,
-        "seconds_code": code.seconds,
-        "steps_code": code.steps,
+        "loss": other.loss[-1] / standard.loss[-1],
+        "seconds": other.seconds / standard.seconds,
+        f"seconds_{name}": standard.seconds,
+        f"steps_{name}": standard.steps,
         "reached": int(below[0]) + 1 if below.size else 0,
     }
 
 
-def compare(experiment: Experiment) -> Path:
+def in_half_the_time(table: Table) -> str:
+    """Return how many inversions reach the standard's loss in half its time."""
+    good = sum(entry["loss"] <= 1 and entry["seconds"] <= 0.5 for entry in table)
+    middle = np.median([entry["seconds"] for entry in table])
+    return f"the same loss in half the time: {good} of {len(table)}; median time {middle:.2f}"
+
+
+PRESETS = Comparison(
+    "presets", {name: {"settings": name} for name in ("code", "fast")}, in_half_the_time
+)
+
+
+def compare(experiment: Experiment, comparison: Comparison = PRESETS) -> Path:
     """Invert all, print a line for each, write the table and the sheet, and return the sheet."""
     assert isinstance(experiment, Fig3)
     run = Run(experiment)
@@ -63,21 +94,19 @@ def compare(experiment: Experiment) -> Path:
     layers, filters = [name for name, _ in run.layers(experiment.layers)], experiment.filters
     places = [(layer, index) for layer in layers for index in filters]
     pairs: Dict[str, Pair] = {}
-    table: List[Dict[str, Any]] = []
-    with tqdm(places, "presets", unit="filter", disable=None) as bar:
+    table: Table = []
+    with tqdm(places, comparison.name, unit="filter", disable=None) as bar:
         for layer, index in bar:
-            found = pair(run, picture, layer, index)
+            found = pair(run, comparison, picture, layer, index)
             pairs[f"{layer} {index}"] = found
             table.append({"layer": layer, "filter": index, **shares(found)})
             tqdm.write(
                 "{layer} filter {filter}: loss {loss:.4f}, time {seconds:.2f}".format(**table[-1])
             )
-    good = sum(entry["loss"] <= 1 and entry["seconds"] <= 0.5 for entry in table)
-    middle = np.median([entry["seconds"] for entry in table])
-    tqdm.write(f"the same loss in half the time: {good} of {len(table)}; median time {middle:.2f}")
-    stem = run.results / "presets"
+    tqdm.write(comparison.summary(table))
+    stem = run.results / comparison.name
     files.save_json(stem.with_suffix(".json"), table)
-    rows = [(layer, name) for layer in layers for name in NAMES]
+    rows = [(layer, name) for layer in layers for name in comparison.options]
     panels = [
         [np.asarray(pairs[f"{layer} {index}"][name].image) for index in filters]
         for layer, name in rows
@@ -87,18 +116,18 @@ def compare(experiment: Experiment) -> Path:
     return sheets.save(sheets.sheet([block]), stem)[0]
 
 
-def main(arguments: Sequence[str]) -> int:
+def main(arguments: Sequence[str], comparison: Comparison = PRESETS) -> int:
     """Exit status 2 for a mistake in the input, 130 after Ctrl-C, when nothing is written."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     fig3 = Path(__file__).parent / "fig3.yaml"
     try:
-        run = read(fig3, ["RESULTS=results/presets", *arguments])
-        sys.stdout.write(f"{compare(run)}\n")
+        run = read(fig3, [f"RESULTS=results/{comparison.name}", *arguments])
+        sys.stdout.write(f"{compare(run, comparison)}\n")
     except FmiError as error:
-        sys.stderr.write(f"presets: {error}\n")
+        sys.stderr.write(f"{comparison.name}: {error}\n")
         return 2
     except KeyboardInterrupt:
-        sys.stderr.write("presets: interrupted; nothing has been written\n")
+        sys.stderr.write(f"{comparison.name}: interrupted; nothing has been written\n")
         return 130
     return 0
 

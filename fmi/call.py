@@ -29,7 +29,6 @@ from fmi import settings as presets
 from fmi.device.mxnet import (
     Context,
     NDArray,
-    compute_type,
     context,
     device_name,
     free_memory,
@@ -38,6 +37,7 @@ from fmi.device.mxnet import (
     out_of_memory,
     release_memory,
 )
+from fmi.device.precision import Precision, choose
 from fmi.errors import InputError, shown, unknown
 from fmi.inversion import FINISHED, Inversion, Keep, Keeper, Place, versions
 from fmi.losses import Loss
@@ -97,8 +97,8 @@ class Options:
         ``"cpu"``, ``"gpu"`` or ``"gpu(1)"``. If ``None``, the environment variable ``FMI_CTX`` is
         used; if it is not set, the first GPU that works, else the CPU.
     precision
-        ``"float32"``, ``"bfloat16"``, ``"float16"``, or ``"auto"``
-        (see :func:`fmi.device.mxnet.compute_type`).
+        ``"float32"``, ``"bfloat16"``, ``"float16"``, or ``"auto"``, the fastest for the device
+        (see :func:`fmi.device.precision.choose`).
     progress
         Whether to show a progress bar. If ``None``, it is shown in terminals and notebooks.
     callback
@@ -116,7 +116,7 @@ class Options:
     seed: int = 0
     init: Init = None
     ctx: Union[None, str, Context] = None
-    precision: str = "float32"
+    precision: Union[str, Precision] = "float32"
     progress: Optional[bool] = None
     callback: Optional[descent.Callback] = None
     store: Optional[Keeper] = None
@@ -260,7 +260,8 @@ class Call:
             layers = self.scheme.layers
         self.layers = tuple(dict.fromkeys(self.network.layer(name).name for name in layers))
         self.ctx = context(self.options.ctx)
-        self.precision = number_format(self.options.precision, self.network, self.ctx)
+        precision = number_format(self.options.precision, self.network, self.ctx)
+        self.precision = precision.name
         self._pictures = {role: pictures.read(source) for role, source in sources.items()}
         self.size = pictures.fitted(self._pictures["content"].pixels, self.settings.long_edge)
         for role, picture in self._pictures.items():
@@ -271,7 +272,8 @@ class Call:
             "layers": list(self.layers),
             "settings": presets.as_dict(self.settings, section),
             "seed": seed,
-            "precision": self.precision,
+            "precision": precision.name,
+            **({"precision_reason": precision.reason} if precision.reason else {}),
             "device": str(self.ctx),
             "device_name": device_name(self.ctx),
             "network": self.network.describe(),
@@ -599,7 +601,7 @@ def _finite(value: float) -> Optional[float]:
     return float(value) if math.isfinite(value) else None
 
 
-def number_format(precision: str, network: Network, ctx: Context) -> str:
+def number_format(precision: Union[str, Precision], network: Network, ctx: Context) -> Precision:
     """Return the number format to compute in; for "auto", it depends on network and device.
 
     Raises
@@ -608,9 +610,10 @@ def number_format(precision: str, network: Network, ctx: Context) -> str:
         If the device does not support the number format.
     """
     if precision == "auto" and "bfloat16" not in network.precisions:
-        log.info("precision auto: float32, the only precision of %s", network.name)
-        return "float32"
-    return compute_type(precision, ctx)
+        found = Precision("float32", f"the only precision of {network.name}")
+        log.info("precision auto: %s (%s)", found.name, found.reason)
+        return found
+    return choose(precision, ctx)
 
 
 def replaced_layers(

@@ -14,7 +14,7 @@ import subprocess
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Optional
 
 import fmi
 from fmi.device import environment, gpus
@@ -32,11 +32,12 @@ sys.path.append({root!r})
 logging.disable(logging.CRITICAL)
 from fmi.errors import SetupError
 try:
-    from fmi.device import mxnet
+    from fmi.device import mxnet, precision
 except SetupError as error:
     answer = {{"error": str(error)}}
 else:
     answer = {{"version": mxnet.mx.__version__, "amx": mxnet.AMX}}
+    answer["auto"] = vars(precision.automatic())
 print(json.dumps(answer))
 """
 
@@ -65,6 +66,7 @@ def examine() -> Dict[str, Any]:
     }
     mxnet = report["mxnet"]
     report["amx"]["used"] = mxnet.pop("amx", False)
+    report["precision_auto"] = mxnet.pop("auto", None)
     advice += _advice_on_python(report)
     if mxnet["error"]:
         advice.append(mxnet["error"])
@@ -137,6 +139,7 @@ def text(report: Dict[str, Any]) -> str:
     state = "used by precision=bfloat16" if amx["used"] else "not used"
     lines += [
         f"amx        {state if amx['cpu'] else 'not available on this CPU'}",
+        f"auto       {_auto_line(report['precision_auto'])}",
         f"memory     {_gigabytes(memory['total'])}, {_gigabytes(memory['available'])} available",
     ]
     asked = f" (FMI_CTX={report['FMI_CTX']})" if report["FMI_CTX"] else ""
@@ -156,6 +159,11 @@ def _driver_line(found: Dict[str, Any]) -> str:
     if not found["path"]:
         return "none"
     return f"{'a stub' if found['stub'] else found['description']}, {found['path']}"
+
+
+def _auto_line(auto: Optional[Dict[str, str]]) -> str:
+    """Return what precision=auto is on this CPU."""
+    return "{name} on the CPU ({reason})".format(**auto) if auto else "unknown without MXNet"
 
 
 def _version(package: str) -> str:

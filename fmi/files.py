@@ -29,6 +29,7 @@ __all__ = [
     "remove",
     "save_json",
     "sweep",
+    "user_cache",
     "write_folder",
     "write_whole",
 ]
@@ -226,6 +227,17 @@ def sweep(folder: Path) -> None:
                 _remove(path)
             finally:
                 os.close(handle)
+
+
+def user_cache() -> Optional[Path]:
+    """Return the folder in the user's cache, or ``None`` if the user has no home directory."""
+    import pooch
+
+    try:
+        cache = Path(pooch.os_cache("fmi"))
+    except RuntimeError:
+        return None
+    return cache if cache.is_absolute() else None  # older versions keep the "~"
 
 
 @functools.lru_cache(maxsize=None)

@@ -8,6 +8,7 @@ from typing import Any, Literal, Optional, Tuple, TypedDict, Union
 from fmi import descent
 from fmi.call import Init
 from fmi.device.mxnet import Context
+from fmi.device.precision import Precision
 from fmi.inversion import Keeper
 from fmi.networks.base import Input
 from fmi.networks.weights import Weights
@@ -25,7 +26,7 @@ class Keywords(TypedDict, total=False):
     settings: Union[None, str, Settings]
     init: Init
     ctx: Union[None, str, Context]
-    precision: str
+    precision: Union[str, Precision]
     progress: Optional[bool]
     callback: Optional[descent.Callback]
     store: Optional[Keeper]

@@ -88,6 +88,7 @@ from typing import Any, Literal, Optional, Tuple, TypedDict, Union
 from fmi import descent
 from fmi.call import Init
 from fmi.device.mxnet import Context
+from fmi.device.precision import Precision
 from fmi.inversion import Keeper
 from fmi.networks.base import Input
 from fmi.networks.weights import Weights

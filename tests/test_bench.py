@@ -88,10 +88,26 @@ def test_table_is_aligned():
 
 
 def test_busy_machine_is_said():
-    facts = {"cpu": "a CPU", "cores": 2, "amx": False, "versions": {"numpy": "1.26.4"}}
-    line = "a CPU, 2 cores, without AMX; numpy 1.26.4"
+    facts = {"cpu": "a CPU", "cores": 2, "flags": ["avx2"], "versions": {"numpy": "1.26.4"}}
+    line = "a CPU, 2 cores, no instructions for bfloat16; numpy 1.26.4"
     assert bench.machine_lines({**facts, "load_before": 0.1}) == [line]
     assert "load 3.5" in bench.machine_lines({**facts, "load_before": 3.5})[1]
+    facts["flags"] = ["avx512f", "avx512_bf16", "amx_bf16"]
+    line = "a CPU, 2 cores, avx512_bf16, amx_bf16; numpy 1.26.4"
+    assert bench.machine_lines({**facts, "load_before": 0.1}) == [line]
+
+
+def test_the_rival_is_the_better_layout():
+    medians = {
+        "fmi float32": 2.0,
+        "PyTorch float32, contiguous": 3.0,
+        "PyTorch float32, channels_last": 2.5,
+        "fmi bfloat16": 1.0,
+    }
+    found = {name: {"median": median} for name, median in medians.items()}
+    line = "PyTorch float32, channels_last takes 1.25 times as long as fmi float32"
+    assert bench.rival_lines(found) == [line]
+    assert bench.rival_lines({"PyTorch bfloat16, contiguous": {"median": 1.0}}) == []
 
 
 def result(median, share):
@@ -282,6 +298,7 @@ def test_quick_run(tmp_path):
         assert f"\n{name} " in done.stdout
     for name, reason in table["left_out"].items():
         assert f"left out: {name}: {reason}" in done.stdout
+    assert f"on {table['cpu']}\n" in done.stdout and table["cpu"] == record["machine"]["cpu"]
     fmi = table["contenders"]["fmi float32"]
     rate = bench.flops(bench.job("", "relu2_2", 64, FILTERS)) / fmi["median"] / 1e9
     assert fmi["share_of_peak"] == pytest.approx(rate / table["peaks"]["float32"]["gflops"])

@@ -1,9 +1,12 @@
 """The gradient as a second forward pass, against NumPy and against automatic differentiation."""
 
 import os
+import re
+import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import oracle
@@ -240,3 +243,46 @@ def test_a_closed_standard_error_is_no_obstacle(arrays):
         os.close(before)
     network.free()
     np.testing.assert_array_equal(network.gradient(mx.nd.array(image), loss)[0].asnumpy(), closed)
+
+
+REORDERS = """
+import numpy as np
+from conftest import random_arrays
+from fmi.device.mxnet import mx
+from fmi.networks import vgg
+from fmi.networks.topology import VGG19
+
+network = vgg.truncated(VGG19, random_arrays((16,) * 5), ["relu3_2"], "avg", {rounding!r}, mx.cpu())
+image = mx.nd.array(np.random.RandomState(0).normal(0, 50, (1, 3, 35, 52)))
+passes = network.passes(image.shape)
+for turn in range(2):
+    print("turn", turn, flush=True)
+    passes.forward(image)
+    passes.backward().wait_to_read()
+"""
+
+
+def reorders(rounding):
+    """What oneDNN reorders in a step: what it copies to another memory layout, or to the same."""
+    command = [sys.executable, "-W", "ignore", "-c", REORDERS.format(rounding=rounding)]
+    folder = str(Path(__file__).parent)
+    environ = {
+        **os.environ,
+        "DNNL_VERBOSE": "1",
+        "PYTHONPATH": os.pathsep.join([folder, *sys.path]),
+    }
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, check=True)
+    lines = done.stdout.partition("turn 1")[2].splitlines()
+    if not any("convolution" in line for line in lines):
+        pytest.skip("this MXNet does not tell what oneDNN does")
+    return [line for line in lines if ",reorder," in line]
+
+
+def test_odd_sizes_cost_no_change_of_the_memory_layout():
+    assert len(reorders("up")) == len(reorders("down"))
+
+
+def test_gradients_of_relu_are_not_copied():
+    """Outside of the deepest layer, whose gradient comes in the standard layout."""
+    layouts = [re.findall(r"(?:src|dst)_\w+::blocked:(\w+)", line) for line in reorders("down")]
+    assert sum(source == target for source, target in layouts) <= 1

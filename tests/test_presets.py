@@ -1,4 +1,4 @@
-"""The comparison of presets: its numbers, its sheet, and what it leaves behind when it is ended."""
+"""The comparisons of presets and of number formats: their numbers, sheets, and early ends."""
 
 import json
 
@@ -8,7 +8,8 @@ from conftest import ended
 from PIL import Image
 
 import fmi.invert
-from experiments import presets
+from experiments import precisions, presets
+from fmi.device.environment import cpu_flags
 
 PLACES = [("relu1_2", 0), ("relu1_2", 3), ("relu2_1", 0), ("relu2_1", 3)]
 SETTINGS = {"long_edge": 48, "steps": 12, "stop": 0, "denoise": 0.05}
@@ -67,6 +68,18 @@ def test_numbers_are_those_of_the_two_inversions(
     with Image.open(tmp_path / "out/presets.png") as image:
         sheet = np.asarray(image.convert("RGB"), float)
     check_sheet(sheet, pictures)
+
+
+def test_bfloat16_is_compared_with_float32(words, tmp_path, capsys):
+    if "avx512bw" not in cpu_flags():
+        pytest.skip("this CPU has no AVX-512")
+    assert presets.main([*words, "FILTERS=3"], precisions.PRECISIONS) == 0
+    table = json.loads((tmp_path / "out/precisions.json").read_text())
+    assert [(row["layer"], row["filter"]) for row in table] == PLACES[1::2]
+    assert all(0 < abs(row["loss"] - 1) < 0.05 for row in table)
+    off = max(abs(row["loss"] - 1) for row in table)
+    assert f"at most {off:.3%}" in capsys.readouterr().out
+    assert (tmp_path / "out/precisions.png").is_file()
 
 
 def check_sheet(sheet, pictures):

@@ -18,16 +18,14 @@ import numpy as np
 
 from fmi.device import environment, gpus, variables
 from fmi.device.driver import driver
-from fmi.errors import InputError, SetupError, shown, unknown
+from fmi.errors import InputError, SetupError, shown
 
 __all__ = [
     "AMX",
     "BFLOAT16",
     "ENVIRONMENT",
-    "PRECISIONS",
     "Context",
     "NDArray",
-    "compute_type",
     "context",
     "device_name",
     "free_memory",
@@ -78,36 +76,6 @@ def _switch_on_amx() -> bool:
     return True
 
 
-def compute_type(precision: str, ctx: Context) -> str:
-    """Return the number format of the network, ``"float32"``, ``"bfloat16"`` or ``"float16"``.
-
-    Parameters
-    ----------
-    precision
-        ``"float32"``, ``"bfloat16"`` (CPUs), ``"float16"`` (GPUs; not tested on a GPU), or
-        ``"auto"``: bfloat16 on CPUs with AMX, where it is several times as fast, else float32.
-        The choice is logged.
-    ctx
-        The device.
-
-    Raises
-    ------
-    InputError
-        If the precision is unknown or not supported by the device.
-    """
-    if precision not in PRECISIONS:
-        raise unknown("precision", precision, PRECISIONS)
-    on_cpu = ctx.device_type == "cpu"
-    if precision == "auto":
-        precision = "bfloat16" if AMX and on_cpu else "float32"
-        log.info("precision auto: %s", precision)
-    if precision == "bfloat16" and not (on_cpu and "avx512bw" in environment.cpu_flags()):
-        raise InputError("precision='bfloat16' needs a CPU with AVX-512; use 'float32' or 'auto'")
-    if precision == "float16" and on_cpu:
-        raise InputError("precision='float16' needs a GPU; use 'float32' or 'auto'")
-    return precision
-
-
 def _import_mxnet():  # type: ignore[no-untyped-def]  # MXNet has no type hints
     wheel = environment.installed_wheel()
     variables.check()
@@ -134,7 +102,6 @@ def _import_mxnet():  # type: ignore[no-untyped-def]  # MXNet has no type hints
 
 
 mx = _import_mxnet()
-PRECISIONS = ("float32", "bfloat16", "float16", "auto")
 BFLOAT16 = np.dtype([("bfloat16", np.uint16)])  # MXNet's name for it
 AMX = _switch_on_amx()
 

@@ -23,7 +23,7 @@ import os
 import re
 import tempfile
 import threading
-from typing import Any, Dict, Iterator, List, Mapping, Sequence, Tuple
+from typing import Any, Dict, Iterable, Iterator, List, Mapping, Sequence, Tuple
 
 import numpy as np
 
@@ -31,6 +31,7 @@ from fmi.device.mxnet import NDArray, mx
 
 __all__ = [
     "CHANNELS",
+    "EVEN",
     "POOLING",
     "RELU",
     "Passes",
@@ -41,6 +42,7 @@ __all__ = [
 ]
 
 CHANNELS = 16  # oneDNN is slow for 3 output channels; the kernels of the additional ones are 0
+EVEN = "even_"  # before the name of an activation: with zeros up to even sizes
 
 
 def turned(weight: NDArray) -> NDArray:
@@ -79,13 +81,13 @@ def forward_symbol(
     Parameters
     ----------
     symbols
-        Symbol of each layer, from ``conv1_1`` to the deepest, with paddings.
+        Symbol of each layer, from ``conv1_1`` to the deepest, with activations of even sizes.
     wanted
         Layers whose codes the loss needs.
     dtype
         Number format of the activations.
     """
-    kept = [name for name in symbols if name.startswith(("relu", "pad"))]
+    kept = list(_kept(symbols).values())
     plain = [
         mx.sym.reshape(symbols[name], shape=(0, 0, 0, 0))
         if dtype is np.float32
@@ -95,38 +97,65 @@ def forward_symbol(
     return mx.sym.Group([symbols[name] for name in kept] + plain), kept
 
 
+def _kept(layers: Iterable[str]) -> Dict[str, str]:
+    """Return, for each activation, the name of its code in the second pass."""
+    names = list(layers)
+    return {
+        name: f"{EVEN}{name}" if f"{EVEN}{name}" in names else name
+        for name in names
+        if name.startswith("relu")
+    }
+
+
 def backward_symbol(
-    layers: Sequence[str], inputs: Mapping[str, int], wanted: Sequence[str], dtype: Any
+    layers: Sequence[str],
+    inputs: Mapping[str, int],
+    wanted: Sequence[str],
+    dtype: Any,
+    size: Sequence[int],
 ) -> Any:
     """Return the symbol of the second pass, from the gradients of codes to that of the picture.
 
     Its arguments are ``gradient_<layer>`` for each of `wanted`, float32; ``code_<layer>`` for
-    each relu and padding; and the rotated weights under the names of the convolutions.
+    each relu, of even size where there is one; and the rotated weights under the names of the
+    convolutions.
+
+    Between a pooling whose sizes are rounded up and the one before it, gradients have the even
+    sizes. This is exact, as the zeros in the codes make all gradients 0 that lie outside of the
+    true size, and it saves cropping, for which oneDNN would have to change the memory layout.
 
     Parameters
     ----------
     layers
-        Names of the layers from ``conv1_1`` to the deepest, with paddings.
+        Names of the layers from ``conv1_1`` to the deepest, with activations of even sizes.
     inputs
         Number of feature maps of the gradient of each convolution.
     wanted
         Layers whose codes the loss needs.
     dtype
         Number format of the codes and weights.
+    size
+        Height and width of the pictures.
 
     Notes
     -----
     The operators for the gradients of relu and of average pooling have no Python function in
     MXNet. Placeholders are used here and replaced in the symbol's JSON.
     """
-    kept = [name for name in layers if name.startswith(("relu", "pad"))]
-    codes = {name: mx.sym.var(f"code_{name}", dtype=dtype) for name in kept}
+    kept = _kept(layers)
+    codes = {name: mx.sym.var(f"code_{own}", dtype=dtype) for name, own in kept.items()}
+    layers = [name for name in layers if not name.startswith(EVEN)]
     exchanged: Dict[str, Dict[str, Any]] = {}
-    node = None
+    node, even = None, False
     for place in range(len(layers) - 1, -1, -1):
         name, back = layers[place], f"{layers[place]}_back"
+        poolings = sum(other.startswith("pool") for other in layers[: place + 1])
+        height, width = (-(-side // 2**poolings) for side in size)
         if name in wanted:
             own = mx.sym.var(f"gradient_{name}", dtype="float32")
+            if even:
+                widths = (0, 0, 0, 0, 0, height % 2, 0, width % 2)
+                own = mx.sym.pad(own, mode="constant", constant_value=0, pad_width=widths)
             if node is None and name.startswith("relu"):  # both in the standard layout: no reorder
                 node = mx.sym.elemwise_mul(own, mx.sym.var(f"plain_{name}"), name=back)
                 exchanged[back] = RELU
@@ -138,10 +167,12 @@ def backward_symbol(
             node = mx.sym.elemwise_mul(node, codes[name], name=back)
             exchanged[back] = RELU
         elif name.startswith("pool"):
-            node = mx.sym.where(node, codes[layers[place - 1]], node, name=back)
+            if even:
+                node = mx.sym.slice(node, begin=(0, 0, 0, 0), end=(None, None, height, width))
+            before = layers[place - 1]
+            node = mx.sym.where(node, codes[before], node, name=back)
             exchanged[back] = POOLING
-        elif name.startswith("pad"):
-            node = mx.sym.slice_like(node, codes[layers[place - 1]], axes=(2, 3))
+            even = kept[before] != before
         else:
             node = mx.sym.Convolution(
                 node,
@@ -154,7 +185,8 @@ def backward_symbol(
             )
     if dtype is not np.float32:
         node = mx.sym.amp_cast(node, dtype="float32")
-    return _exchange(mx.sym.slice_axis(node, axis=1, begin=0, end=3), exchanged)
+    node = mx.sym.slice(node, begin=(0, 0, 0, 0), end=(None, 3, *size))
+    return _exchange(node, exchanged)
 
 
 RELU = {"op": "_backward_Activation", "attrs": {"act_type": "relu"}}
@@ -174,18 +206,26 @@ def _exchange(symbol: Any, operators: Mapping[str, Mapping[str, Any]]) -> Any:
 
     The shape of the gradient of pooling cannot be inferred from its inputs. MXNet takes it from a
     control dependency, here a pooling of the same code that computes one position of each map.
+
+    The gradient of relu would overwrite its input, for which MXNet computes it elsewhere and copies
+    it back. Another such pooling, on which the next layer depends, keeps the input alive.
     """
     graph = json.loads(symbol.tojson(remove_amp_cast=False))
     nodes = graph["nodes"]
-    for node in list(nodes):
+    position = {"kernel": "(1, 1)", "stride": "(65536, 65536)", "pool_type": "avg"}
+    for index, node in enumerate(list(nodes)):
         if node["name"] not in operators:
             continue
         node.update(operators[node["name"]])
+        pooled = {"op": "Pooling", "name": f"{node['name']}_position", "attrs": position}
         if node["op"] == POOLING["op"]:
-            attrs = {"kernel": "(1, 1)", "stride": "(65536, 65536)", "pool_type": "avg"}
-            shape = {"op": "Pooling", "name": f"{node['name']}_shape", "attrs": attrs}
             node["control_deps"] = [len(nodes)]
-            nodes.append({**shape, "inputs": [node["inputs"][1]]})
+            nodes.append({**pooled, "inputs": [node["inputs"][1]]})
+        else:
+            for later in nodes:
+                if [index, 0, 0] in later["inputs"]:
+                    later["control_deps"] = [len(nodes)]
+            nodes.append({**pooled, "inputs": [node["inputs"][0]]})
     return mx.sym.load_json(json.dumps(graph))
 
 
@@ -279,7 +319,7 @@ class Passes:
         arguments = {**turned, **{f"code_{n}": a for n, a in zip(kept, outputs)}}
         arguments.update({f"plain_{n}": a for n, a in self.codes.items()})
         arguments.update({f"gradient_{n}": a for n, a in self.gradients.items()})
-        backward = backward_symbol(list(symbols), inputs, wanted, dtype)
+        backward = backward_symbol(list(symbols), inputs, wanted, dtype, shape[2:])
         with _unchanged():
             self._backward = _bind(backward, arguments)
 

@@ -11,11 +11,12 @@ from typing import Any, Callable, Dict, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 
-from fmi.device.mxnet import BFLOAT16, PRECISIONS, Context, NDArray, mx
+from fmi.device.mxnet import AMX, BFLOAT16, Context, NDArray, mx
+from fmi.device.precision import PRECISIONS
 from fmi.errors import InputError
 from fmi.losses import Loss
 from fmi.networks.base import Layer, Network, Truncated, frozen_block
-from fmi.networks.passes import Passes, turned_weights
+from fmi.networks.passes import EVEN, Passes, turned_weights
 from fmi.networks.topology import FILTERS, VGG19, Topology
 from fmi.networks.weights import PHOTOGRAPHS, Weights
 from fmi.sources import table
@@ -36,7 +37,9 @@ def symbols(
 ) -> Dict[str, Any]:
     """Return the symbol of each layer from ``conv1_1`` to `end`; the input is named ``data``.
 
-    Where sizes are rounded up, ``pad1`` ... add zeros before ``pool1`` ...
+    Where a size before a pooling is odd and rounded up, ``even_relu1_1``, ``even_relu1_2`` ... are
+    the activations of this block with a row or column of zeros, for the second pass; only the last
+    one is pooled. They are omitted if the size of the pictures is not known.
 
     Parameters
     ----------
@@ -55,17 +58,28 @@ def symbols(
         Number format of weights and activations; the picture is float32.
     picture
         Shape (B, 3, H, W) of the pictures, which saves padding where sizes are even.
+
+    Notes
+    -----
+    For bfloat16 without AMX, oneDNN has only a slow convolution of 3 channels, in another memory
+    layout than all others. If `picture` is given, a fourth channel of zeros avoids it.
     """
     node = mx.sym.var("data", dtype="float32")
     if dtype is not np.float32:
         node = mx.sym.amp_cast(node, dtype=dtype)
-    nodes = {}
+    fourth = picture is not None and dtype is BFLOAT16 and not AMX
+    if picture and fourth:
+        node = _with_zeros(node, (picture[0], 1, *picture[2:]), 1, dtype)
+    nodes: Dict[str, Any] = {}
     for name in member.layers[: member.layers.index(end) + 1]:
         if name.startswith("conv"):
             weight, bias = (
                 mx.sym.var(f"{name}_{kind}", shape=shapes[f"{name}_{kind}"], dtype=dtype)
                 for kind in ("weight", "bias")
             )
+            filters, *kernel = shapes[f"{name}_weight"]
+            if fourth and name == member.convolutions[0]:
+                weight = _with_zeros(weight, (filters, 1, *kernel[1:]), 1, dtype)
             node = mx.sym.Convolution(
                 node,
                 weight,
@@ -82,7 +96,10 @@ def symbols(
             if rounding == "up" and not full:
                 before, node = node, _even(node, picture, dtype)
                 if picture and node is not before:
-                    nodes[f"pad{name[-1]}"] = node
+                    block = [relu for relu in nodes if relu.startswith(f"relu{name[-1]}")]
+                    for relu in block[:-1]:
+                        nodes[f"{EVEN}{relu}"] = _even(nodes[relu], picture, dtype)
+                    nodes[f"{EVEN}{block[-1]}"] = node
             node = mx.sym.Pooling(
                 node,
                 kernel=(2, 2),
@@ -111,10 +128,14 @@ def _even(node: Any, picture: Optional[Tuple[int, ...]], dtype: Any) -> Any:
     _, (shape,), _ = node.infer_shape(data=picture)
     for axis in (2, 3):
         if shape[axis] % 2:
-            edge = mx.sym.zeros((*shape[:axis], 1, *shape[axis + 1 :]))
-            node = mx.sym.concat(node, mx.sym.amp_cast(edge, dtype=dtype), dim=axis)
+            node = _with_zeros(node, (*shape[:axis], 1, *shape[axis + 1 :]), axis, dtype)
             shape = (*shape[:axis], shape[axis] + 1, *shape[axis + 1 :])
     return node
+
+
+def _with_zeros(node: Any, shape: Tuple[int, ...], axis: int, dtype: Any) -> Any:
+    """Append zeros of a shape along an axis."""
+    return mx.sym.concat(node, mx.sym.amp_cast(mx.sym.zeros(shape), dtype=dtype), dim=axis)
 
 
 class TruncatedVGG(Truncated):

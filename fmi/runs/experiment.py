@@ -81,7 +81,7 @@ class Experiment(BaseModel):
     weights: checks.Text = "auto"
     input: Optional[checks.Text] = None
     ctx: Optional[checks.Text] = None
-    precision: checks.Text = Options.precision
+    precision: checks.Text = str(Options.precision)
     seed: Annotated[checks.Seed, checks.FromText] = Options.seed
     overrides: Dict[str, Any] = Field(default_factory=dict)
     folder: Optional[Path] = None

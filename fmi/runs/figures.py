@@ -14,6 +14,7 @@ from fmi import codes, files, pictures, request, sheets
 from fmi import settings as presets
 from fmi.call import TRANSFERS, Call, in_one_line, layers_of, number_format
 from fmi.device.mxnet import Context, context
+from fmi.device.precision import Precision
 from fmi.networks import catalogue
 from fmi.networks.base import Network, split_filters
 from fmi.pictures import Picture
@@ -94,7 +95,7 @@ class Run:
         return context(self.experiment.ctx)
 
     @functools.cached_property
-    def precision(self) -> str:
+    def precision(self) -> Precision:
         """The number format, which is the same for all panels."""
         return number_format(self.experiment.precision, self.network, self.ctx)
 

@@ -44,6 +44,7 @@ IGNORED = {
     "content": ("name",),
     "style": ("name",),
 }
+REASON = "precision_reason"  # the precision itself shapes the result
 LATER = ("outcome", "loss", "silent_feature_maps", "key")  # not known before the computation
 
 
@@ -51,7 +52,7 @@ def shaping(record: Mapping[str, Any]) -> Dict[str, Any]:
     """Return the entries of a record that shape its picture."""
     found = {}
     for name, value in record.items():
-        if name not in LATER:
+        if name not in (REASON, *LATER):
             left_out = IGNORED.get(name, ())
             if isinstance(value, Mapping):
                 value = shaping({k: v for k, v in value.items() if k not in left_out})

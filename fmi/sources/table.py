@@ -198,14 +198,8 @@ def _checkout(kind: str) -> Optional[Path]:
 
 
 def _cache(kind: str) -> Optional[Path]:
-    """Return the folder in the user's cache, or ``None`` if the user has no home directory."""
-    import pooch
-
-    try:
-        cache = Path(pooch.os_cache("fmi"))
-    except RuntimeError:
-        return None
-    return cache / kind if cache.is_absolute() else None  # older versions keep the "~"
+    folder = files.user_cache()
+    return folder and folder / kind
 
 
 def folders(kind: str) -> List[Path]:
