@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import numbers
 from dataclasses import dataclass, replace
-from typing import Callable, Mapping, Sequence, Tuple
+from typing import Callable, Literal, Mapping, Optional, Sequence, Tuple
 
 from fmi import codes
 from fmi.device.mxnet import NDArray, mx
@@ -69,16 +69,37 @@ class SquaredError(mx.autograd.Function):
 
 @dataclass(frozen=True)
 class Term:
-    """``weight * ||statistic(F) - target||^2`` at one layer."""
+    """``weight * ||statistic(F) - target||^2`` at one layer.
+
+    Attributes
+    ----------
+    layer
+        Name of the layer.
+    statistic
+        Function from a code (B, C, M, N) to an array (B, ...).
+    target
+        Array (B, ...).
+    weight
+        Factor of the squared error.
+    positions
+        How the statistic depends on the positions of the code: ``"each"`` if it has the same
+        positions and each depends on one position of the code alone, ``"summed"`` if it is a sum
+        over the positions. ``None`` means neither; the code is then needed as a whole.
+    """
 
     layer: str
-    statistic: Callable[[NDArray], NDArray]  # (B, C, M, N) -> (B, ...)
-    target: NDArray  # (B, ...)
+    statistic: Callable[[NDArray], NDArray]
+    target: NDArray
     weight: float
+    positions: Optional[Literal["each", "summed"]] = None
 
     def __call__(self, code: NDArray) -> NDArray:
         """Return the loss (B,) of a code (B, C, M, N)."""
-        return SquaredError(self.target, self.weight)(self.statistic(code))
+        return self.of(self.statistic(code))
+
+    def of(self, statistic: NDArray) -> NDArray:
+        """Return the loss (B,) of a statistic (B, ...)."""
+        return SquaredError(self.target, self.weight)(statistic)
 
     def of_zeros(self) -> NDArray:
         """Return the loss (B,) of statistics that are 0, ``weight * ||target||^2``."""
@@ -148,7 +169,7 @@ def _itself(code: NDArray) -> NDArray:
 
 def code(layer: str, target: NDArray, weight: float) -> Loss:
     """Return the loss ``weight * ||F - T||^2`` (Eq. 1 and 4) for targets (B, C, M, N)."""
-    return Loss((Term(layer, _itself, target, weight),))
+    return Loss((Term(layer, _itself, target, weight, "each"),))
 
 
 def all_codes(targets: Mapping[str, NDArray], weight: float) -> Loss:
@@ -208,9 +229,9 @@ def extent(values: NDArray) -> Tuple[int, int]:
 
 def energy(layer: str, target: NDArray, weight: float) -> Loss:
     """Return ``weight * ||F I - T||^2``, the style term of Eq. 5, for target sums (B, C)."""
-    return Loss((Term(layer, codes.energy, target, weight),))
+    return Loss((Term(layer, codes.energy, target, weight, "summed"),))
 
 
 def gram(layer: str, target: NDArray, weight: float) -> Loss:
     """Return ``weight * ||F F^T - T||^2``, the style term of Gatys et al., for T (B, C, C)."""
-    return Loss((Term(layer, codes.gram, target, weight),))
+    return Loss((Term(layer, codes.gram, target, weight, "summed"),))

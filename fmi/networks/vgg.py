@@ -16,6 +16,7 @@ from fmi.errors import InputError
 from fmi.losses import Loss
 from fmi.networks.base import Layer, Network, Truncated, frozen_block
 from fmi.networks.passes import Passes, turned_weights
+from fmi.networks.reach import Reach, Reaches
 from fmi.networks.topology import FILTERS, VGG19, Topology
 from fmi.networks.weights import PHOTOGRAPHS, Weights
 from fmi.sources import table
@@ -135,14 +136,26 @@ class TruncatedVGG(Truncated):
         self._make_passes = passes
         self._passes: Optional[Passes] = None
 
+    def forward(self, image: NDArray) -> Dict[str, NDArray]:
+        """Return the codes, in the arrays of the first pass where both passes are used."""
+        passes = self.passes(image.shape)
+        return super().forward(image) if passes is None else passes.forward(image)
+
     def gradient(self, image: NDArray, loss: Loss) -> Tuple[NDArray, NDArray]:
         """Return the loss of each picture and its gradient, as :meth:`Truncated.gradient` does."""
         passes = self.passes(image.shape)
         if passes is None:
             return super().gradient(image, loss)
-        codes = passes.forward(image)
+        passes.forward(image)
+        return self.gradient_of_last(image, loss)
+
+    def gradient_of_last(self, image: NDArray, loss: Loss) -> Tuple[NDArray, NDArray]:
+        """Return what :meth:`gradient` does, without the first pass over the pictures."""
+        passes = self.passes(image.shape)
+        if passes is None:
+            return super().gradient(image, loss)
         with mx.autograd.record():
-            losses = loss(codes)
+            losses = loss(passes.codes)
         losses.backward()
         return losses, passes.backward()
 
@@ -249,7 +262,19 @@ class VGG(Network):
             found[layer.name] = (-(-height // layer.stride), -(-width // layer.stride))
         return found
 
-    def picture_bytes(self, layers: Sequence[str], height: int, width: int) -> int:
+    def reach(self, layer: str) -> Reaches:
+        """Return the reach of convolutions 3x3 with padding and of poolings 2x2, for both axes."""
+        found = Reach()
+        for name in self.topology.layers[: self.topology.layers.index(self.layer(layer).name) + 1]:
+            if name.startswith("conv"):
+                found = found.convolved(3, pad=1)
+            elif name.startswith("pool"):
+                found = found.convolved(2, stride=2)
+        return found, found
+
+    def picture_bytes(
+        self, layers: Sequence[str], height: int, width: int, precision: str = "float32"
+    ) -> int:
         """Memory of one picture's activations and gradients on the way to `layers`.
 
         Each convolution and each relu keeps its output (float32) for the way back, and gradients
