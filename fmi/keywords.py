@@ -26,6 +26,7 @@ class Keywords(TypedDict, total=False):
     init: Init
     ctx: Union[None, str, Context]
     precision: str
+    memory: float
     progress: Optional[bool]
     callback: Optional[descent.Callback]
     store: Optional[Keeper]

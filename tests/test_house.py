@@ -19,7 +19,7 @@ ROOMS = (
     ("sources", "settings", "pictures"),
     ("codes", "losses"),
     ("networks",),
-    ("descent", "evidence", "inversion"),
+    ("descent", "evidence", "inversion", "memory"),
     ("call", "request"),
     ("signatures", "keywords"),
     ("invert",),

@@ -404,12 +404,12 @@ class Tiled(Truncated):
         targets: List[List[Optional[NDArray]]] = [[None] * len(loss.terms) for _ in sums]
         for place, term in enumerate(loss.terms):
             if term.positions == "summed":
-                there = [own[place] for own in sums if own[place] is not None]
-                total = functools.reduce(operator.add, there)
+                own = [of_tile[place] for of_tile in sums]
+                total = functools.reduce(operator.add, [one for one in own if one is not None])
                 losses.append(term.of(total))
-                for own, target in zip(sums, targets):
-                    if own[place] is not None:
-                        target[place] = term.target + (own[place] - total)
+                for one, of_tile in zip(own, targets):
+                    if one is not None:
+                        of_tile[place] = term.target + (one - total)
         return _FirstPass(functools.reduce(operator.add, losses), targets)
 
     def free(self) -> None:

@@ -277,16 +277,22 @@ class VGG(Network):
     ) -> int:
         """Memory of one picture's activations and gradients on the way to `layers`.
 
-        Each convolution and each relu keeps its output (float32) for the way back, and gradients
-        take about as much as the two largest of them once more.
+        Each relu and pooling keeps its output for the way back, which needs about as much as the
+        largest of them four times more. The codes of `layers` are copied to float32, with
+        their gradients and differences.
         """
-        end, sizes, room = self.deepest(layers), self.sizes(height, width), []
+        end, sizes, room, copies = self.deepest(layers), self.sizes(height, width), [], 0
+        bytes_ = 4 if precision == "float32" else 2
         for layer in self.layers:
             rows, columns = sizes[layer.name]
-            room.append(4 * layer.channels * rows * columns)
+            values = layer.channels * rows * columns
+            if layer.kind != "convolution" or layer.name in layers:
+                room.append(bytes_ * values)
+            if layer.name in layers:
+                copies += 3 * 4 * values
             if layer.name == end:
                 break
-        return sum(room) + 2 * sum(sorted(room)[-2:])
+        return sum(room) + 4 * max(room) + copies
 
     def describe(self) -> Dict[str, Any]:
         """The weights' file and digest."""
