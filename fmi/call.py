@@ -352,7 +352,7 @@ class Call:
             return crop
         raise InputError(
             f"a picture of {self.size[1]} x {self.size[0]} pixels needs about"
-            f" {self._need(edge) / 1e9:.1f} GB, but {self.memory / 1e9:.1f} GB of {self.ctx} may be"
+            f" {self._need(edge) / 1e9:.2g} GB, but {self.memory / 1e9:.2g} GB of {self.ctx} may be"
             f" used: {self._remedy()}{reason}"
         )
 
@@ -405,8 +405,8 @@ class Call:
         tiled = Tiled(whole, {n: self.network.reach(n) for n in self.layers}, self._crop)
         plan = tiled.plan(*self.size)
         log.info(
-            "%d x %d pixels are computed in %d tiles of %d x %d, as a whole they would need %.1f GB"
-            " of %.1f GB",
+            "%d x %d pixels are computed in %d tiles of %d x %d, as a whole they would need %.2g GB"
+            " of %.2g GB",
             *(self.size[1], self.size[0], len(plan.tiles), plan.crop[1], plan.crop[0]),
             *(self._need(self.settings.long_edge) / 1e9, self.memory / 1e9),
         )

@@ -164,14 +164,19 @@ class TruncatedVGG(Truncated):
         if self._make_passes is not None and (
             self._passes is None or self._passes.image.shape != shape
         ):
-            self._passes = None  # before building the next ones, to release their memory
+            self._release()  # before building the next ones, for their memory
             self._passes = self._make_passes(shape)
         return self._passes
 
     def free(self) -> None:
         """Give back the memory of the last batch's activations; the network stays usable."""
-        self._passes = None
+        self._release()
         super().free()
+
+    def _release(self) -> None:
+        if self._passes is not None:
+            mx.nd.waitall()  # MXNet may wait forever for passes that are released as they compute
+            self._passes = None
 
 
 class VGG(Network):
