@@ -14,7 +14,7 @@ __all__ = ["SMALLEST", "Need", "allowed"]
 SMALLEST = 1 << 20  # a smaller number of bytes is a mistake
 # Arrays of the size of the picture in a descent: the picture before, during and after a step, its
 # velocity and gradient, the initial picture and the first result, and a temporary one.
-PICTURES = 8
+PICTURES = 10
 CODES = 3  # the content's, the target, and that of a style or of the picture before in a chain
 
 

@@ -590,10 +590,10 @@ print(peak() - before)
 """
 
 
-@pytest.mark.parametrize("room", [700e6])
+@pytest.mark.parametrize("room", [1e9])
 def test_a_call_stays_within_its_memory(room):
     made = subprocess.run(
         [sys.executable, "-c", PEAK, str(room)], capture_output=True, text=True, timeout=600
     )
     assert made.returncode == 0, made.stderr
-    assert 0.3 * room < float(made.stdout) < 1.05 * room
+    assert 0.3 * room < float(made.stdout) < 1.1 * room
