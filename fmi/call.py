@@ -328,7 +328,8 @@ class Call:
 
     @functools.cached_property
     def _needed(self) -> memory.Need:
-        kept = [self.scheme.content_layer] if self._transfers else self.layers
+        both = len(self._pictures)  # rank matching needs the codes of two pictures
+        kept = [self.scheme.content_layer] if self._transfers else self.layers * both
         return memory.Need(self.network, self.precision, self.layers, kept)
 
     def _need(self, long_edge: int) -> int:
@@ -452,7 +453,8 @@ class Call:
         return mx.nd.array(array, ctx=self.ctx, dtype=dtype)
 
     def again(self, found: Inversion) -> Dict[str, NDArray]:
-        """Return the codes of the picture of an inversion."""
+        """Return the codes of the picture of an inversion, and forget those of the content."""
+        self.__dict__.pop("content", None)
         return self.truncated(self.to_device(pictures.from_rgb(found.array, self.network.mean)))
 
     def check_filters(self, filters: Sequence[int]) -> None:

@@ -12,10 +12,10 @@ from fmi.networks.base import Network
 __all__ = ["SMALLEST", "Need", "allowed"]
 
 SMALLEST = 1 << 20  # a smaller number of bytes is a mistake
-# Arrays of the size of the picture in a descent: the picture before, during and after a step, its
-# velocity and gradient, the initial picture and the first result, and a temporary one.
-PICTURES = 10
-CODES = 3  # the content's, the target, and that of a style or of the picture before in a chain
+# Measured: arrays as large as the picture in a descent and after it, among them the picture before
+# and after a step, its velocity and gradient, the copy for a callback, and the result in float64.
+PICTURES = 12
+CODES = 2  # the content's and the target
 
 
 def allowed(memory: float, free: int) -> int:
