@@ -380,7 +380,7 @@ class Tiled(Truncated):
             network = self._network.gradient_of_last if again else self._network.gradient
             own, part = network(tile.crop.of(image), Loss(tuple(terms)))
             gradient[tile.crop.index] = tile.crop.of(gradient) + part
-            losses.append(own)
+            losses.append(own.detach())  # without the arrays of its gradient
             mx.nd.waitall()
         return first.losses if first else functools.reduce(operator.add, losses), gradient
 
