@@ -597,3 +597,17 @@ def test_a_call_stays_within_its_memory(room):
     )
     assert made.returncode == 0, made.stderr
     assert 0.3 * room < float(made.stdout) < 1.1 * room
+
+
+def test_the_same_picture_on_the_real_weights(real_weights, real_pictures, plans):
+    options = {**ROUGH, "weights": real_weights, "long_edge": 401, "progress": False, "steps": 5}
+    content = next(real_pictures.glob("golden_gate.*"))
+    size = call(weights=real_weights, long_edge=401).size
+    both = [
+        fmi.invert.feature_map(content, "relu3_2", 3, **options, init=rough(size), memory=room)[0]
+        for room in (0.5, 0.24e9)
+    ]
+    assert len(plans[0].tiles) > 1
+    difference = np.abs(both[0].array - both[1].array)
+    assert np.median(difference) < 1e-4 and (difference > 0.01).mean() < 0.01
+    np.testing.assert_allclose(both[1].loss, both[0].loss, rtol=1e-4)
