@@ -84,7 +84,7 @@ def compute(network: Network, deep: bool, precision: str) -> Dict[str, Numbers]:
         if function == "activations":
             index = options.pop("filter")
             (code,) = fmi.invert.activations(CONTENT, **options).values()
-            share = float(codes.energy_share(code, [index])[0])
+            share = float(codes.energy_share(codes.energies(code), [index])[0])
             found[f"{panels.name} {options['layer']}:{index}"] = {"energy_share": share}
             continue
         made = getattr(fmi.invert, function)(CONTENT, **options, precision=precision)

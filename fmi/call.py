@@ -24,7 +24,7 @@ from typing import (
 
 import numpy as np
 
-from fmi import checks, codes, descent, files, pictures
+from fmi import checks, codes, descent, files, memory, pictures
 from fmi import settings as presets
 from fmi.device.mxnet import (
     Context,
@@ -40,9 +40,10 @@ from fmi.device.mxnet import (
 from fmi.device.precision import Precision, choose
 from fmi.errors import InputError, shown, unknown
 from fmi.inversion import FINISHED, Inversion, Keep, Keeper, Place, versions
-from fmi.losses import Loss
+from fmi.losses import Loss, Sums
 from fmi.networks import catalogue
 from fmi.networks.base import Input, Network, Truncated, split_filters
+from fmi.networks.tiles import Tiled
 from fmi.networks.weights import Weights
 from fmi.pictures import Source
 from fmi.settings import Settings, Transfer
@@ -65,7 +66,6 @@ log = logging.getLogger(__name__)
 Layers = Union[str, Sequence[str]]
 Filters = Union[int, Sequence[int]]
 Init = Union[None, Source, np.ndarray]
-BATCH_SHARE = 0.5  # share of the free memory that a batch may use if `batch` is 0
 TRANSFERS = ("purposeful", "gatys")  # functions with their own section of the settings
 
 
@@ -99,6 +99,10 @@ class Options:
     precision
         ``"float32"``, ``"bfloat16"``, ``"float16"``, or ``"auto"``, the fastest for the device
         (see :func:`fmi.device.precision.choose`).
+    memory
+        Memory that the call may use: a share of the free memory of the device, up to 1, or a number
+        of bytes, such as ``4e9``. A batch contains as many pictures as fit. If not even one does,
+        the network computes it in tiles (:mod:`fmi.networks.tiles`), with the same result.
     progress
         Whether to show a progress bar. If ``None``, it is shown in terminals and notebooks.
     callback
@@ -117,6 +121,7 @@ class Options:
     init: Init = None
     ctx: Union[None, str, Context] = None
     precision: Union[str, Precision] = "float32"
+    memory: float = 0.5
     progress: Optional[bool] = None
     callback: Optional[descent.Callback] = None
     store: Optional[Keeper] = None
@@ -239,6 +244,7 @@ class Call:
         section = function if function in TRANSFERS else None
         common = presets.field_names(Options)
         self._check_keywords(options, common, section)
+        self._transfers = section is not None
         self.options = Options(**{k: v for k, v in options.items() if k in common})
         seed = checks.checked("seed", self.options.seed, checks.Seed)
         overrides = {k: v for k, v in options.items() if k not in common and v is not None}
@@ -266,7 +272,10 @@ class Call:
         self.size = pictures.fitted(self._pictures["content"].pixels, self.settings.long_edge)
         for role, picture in self._pictures.items():
             self.network.check_size(self.layers, *self._size(role), picture.name)
-        self._check_memory()
+        self.memory = memory.allowed(
+            checks.checked("memory", self.options.memory, checks.Memory), free_memory(self.ctx)
+        )
+        self._crop = self._crop_that_fits()
         self.record: Dict[str, Any] = {
             "function": function,
             "layers": list(self.layers),
@@ -319,33 +328,60 @@ class Call:
 
     # --- memory ---
 
-    def _need(self, long_edge: int) -> int:
-        """Estimate the bytes that one picture needs: the network, the target, the difference."""
-        size = self._size("content", long_edge)
-        targets = sum(
-            4 * self.network.layer(name).channels * rows * columns
-            for name, (rows, columns) in self.network.sizes(*size).items()
-            if name in self.layers
-        )
-        return self.network.picture_bytes(self.layers, *size) + 2 * targets
+    @functools.cached_property
+    def _needed(self) -> memory.Need:
+        both = len(self._pictures)  # rank matching needs the codes of two pictures
+        kept = [self.scheme.content_layer] if self._transfers else self.layers * both
+        return memory.Need(self.network, self.precision, self.layers, kept)
 
-    def _check_memory(self) -> None:
-        free, edge = free_memory(self.ctx), self.settings.long_edge
-        if self._need(edge) <= free:
-            return
-        fits, high = self._smallest_edge(), edge
-        remedy = "not even the smallest picture fits; choose a shallower layer"
-        while self._need(fits) <= free:  # bisection, which ends below
-            middle = (fits + high) // 2
-            if middle == fits:
-                remedy = f"the largest long_edge that fits is {fits}"
-                break
-            fits, high = (middle, high) if self._need(middle) <= free else (fits, middle)
+    def _need(self, long_edge: int) -> int:
+        """Estimate the bytes that one picture needs as a whole."""
+        return self._needed.whole(*self._size("content", long_edge))
+
+    def _crop_that_fits(self) -> Optional[Tuple[int, int]]:
+        """Return the largest crops that fit into memory; ``None`` if the whole picture does."""
+        edge = self.settings.long_edge
+        if self._need(edge) <= self.memory:
+            return None
+        reason = ""
+        try:
+            crop = self._largest_crop(edge)
+        except InputError as error:
+            crop, reason = None, f"; {error}"
+            if self._need(edge) <= free_memory(self.ctx):
+                log.info("the picture is computed as a whole: %s", error)
+                return None
+        if crop:
+            return crop
         raise InputError(
             f"a picture of {self.size[1]} x {self.size[0]} pixels needs about"
-            f" {self._need(edge) / 1e9:.1f} GB, but {self.ctx} has {free / 1e9:.1f} GB free:"
-            f" {remedy}"
+            f" {self._need(edge) / 1e9:.2g} GB, but {self.memory / 1e9:.2g} GB of {self.ctx} may be"
+            f" used: {self._remedy()}{reason}"
         )
+
+    def _largest_crop(self, long_edge: int) -> Optional[Tuple[int, int]]:
+        """Return the largest crops that fit, for as many pictures as `batch` demands."""
+        room = self.memory // max(1, self.settings.batch)
+        return self._needed.crop(*self._size("content", long_edge), room)
+
+    def _remedy(self) -> str:
+        """Return what to do if the picture does not fit into memory."""
+
+        def fits(edge: int) -> bool:
+            if self._need(edge) <= self.memory:
+                return True
+            try:
+                return self._largest_crop(edge) is not None
+            except InputError:
+                return False
+
+        low, high = self._smallest_edge(), self.settings.long_edge
+        if not fits(low):
+            return "not even the smallest picture fits; choose a shallower layer"
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if fits(middle) else (low, middle)
+        return f"the largest long_edge that fits is {low}"
 
     def _smallest_edge(self) -> int:
         """Return the smallest long edge with which no layer is empty."""
@@ -355,18 +391,29 @@ class Call:
 
     def _batch(self) -> int:
         """Return how many pictures can be inverted at once."""
-        share = int(BATCH_SHARE * free_memory(self.ctx))
-        return self.settings.batch or max(1, share // self._need(self.settings.long_edge))
+        fitting = self.memory // self._need(self.settings.long_edge)
+        return self.settings.batch or max(1, fitting)
 
     # --- pictures and codes ---
 
     @functools.cached_property
     def truncated(self) -> Truncated:
-        """The network that computes the codes."""
+        """The network that computes the codes, in tiles if memory does not suffice otherwise."""
         s = self.settings
-        return self.network.truncated(
+        whole = self.network.truncated(
             self.layers, s.pool, self.ctx, self.precision, s.pool_rounding
         )
+        if self._crop is None:
+            return whole
+        tiled = Tiled(whole, {n: self.network.reach(n) for n in self.layers}, self._crop)
+        plan = tiled.plan(*self.size)
+        log.info(
+            "%d x %d pixels are computed in %d tiles of %d x %d, as a whole they would need %.2g GB"
+            " of %.2g GB",
+            *(self.size[1], self.size[0], len(plan.tiles), plan.crop[1], plan.crop[0]),
+            *(self._need(self.settings.long_edge) / 1e9, self.memory / 1e9),
+        )
+        return tiled
 
     @functools.cached_property
     def content(self) -> Dict[str, NDArray]:
@@ -377,6 +424,18 @@ class Call:
     def style(self) -> Dict[str, NDArray]:
         """The codes of the style picture, (1, C, M, N) for each layer."""
         return self.truncated(self.to_device(self._prepared("style")))
+
+    def kept(self) -> NDArray:
+        """Return the code (1, C, M, N) of the content picture at the content layer."""
+        image = self.to_device(self._prepared("content"))
+        return self.truncated.code(image, self.scheme.content_layer)
+
+    def style_sums(self, statistic: Callable[[NDArray], NDArray]) -> Dict[str, Sums]:
+        """Return a statistic of the style picture for each style layer."""
+        image, layers = self.to_device(self._prepared("style")), self.scheme.style_layers
+        found = self.truncated.sums(image, statistic, layers)
+        own, wanted = (self.truncated.sizes(*self._size(role)) for role in ("style", "content"))
+        return {n: Sums(found[n], math.prod(own[n]), math.prod(wanted[n])) for n in layers}
 
     def _prepared(self, role: str) -> np.ndarray:
         """Return a picture as input of the network, (1, 3, H, W)."""
@@ -396,7 +455,8 @@ class Call:
         return mx.nd.array(array, ctx=self.ctx, dtype=dtype)
 
     def again(self, found: Inversion) -> Dict[str, NDArray]:
-        """Return the codes of the picture of an inversion."""
+        """Return the codes of the picture of an inversion, and forget those of the content."""
+        self.__dict__.pop("content", None)
         return self.truncated(self.to_device(pictures.from_rgb(found.array, self.network.mean)))
 
     def check_filters(self, filters: Sequence[int]) -> None:
@@ -567,13 +627,12 @@ class Call:
         if done.stopped not in FINISHED:
             return None, None
         self.truncated.free()  # room for another batch
-        code = self.truncated(self.to_device(done.image[None]))
-        explained = loss.explained(code).asscalar()
-        shares = [
-            codes.energy_share(values, [place.filter])
-            for values in code.values()
-            if place.filter is not None
-        ]
+        image = self.to_device(done.image[None])
+        explained = loss.explained(self.truncated.losses(image, loss)).asscalar()
+        shares = []
+        if place.filter is not None:
+            energies = self.truncated.sums(image, codes.energies, self.layers)
+            shares = [codes.energy_share(each, [place.filter]) for each in energies.values()]
         self.truncated.free()
         return _finite(explained), _finite(np.mean(shares)) if shares else None
 

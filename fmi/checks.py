@@ -19,6 +19,7 @@ __all__ = [
     "FromText",
     "Index",
     "Layers",
+    "Memory",
     "Names",
     "Numbers",
     "Seed",
@@ -158,4 +159,5 @@ FromText = BeforeValidator(_from_text)
 Numbers = Annotated[
     Tuple[Annotated[Index, FromText], ...], BeforeValidator(_items), Field(min_length=1)
 ]
+Memory = Annotated[float, BeforeValidator(number), Field(gt=0, allow_inf_nan=False)]
 Days = Annotated[Index, FromText, Field(ge=0, le=100_000)]

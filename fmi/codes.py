@@ -15,6 +15,7 @@ from fmi.device.mxnet import NDArray, mx
 from fmi.errors import unknown
 
 __all__ = [
+    "energies",
     "energy",
     "energy_share",
     "gram",
@@ -82,13 +83,13 @@ def energy(code: NDArray) -> NDArray:
     return _Energy()(code)
 
 
-def energy_share(code: NDArray, filters: Sequence[int]) -> np.ndarray:
+def energy_share(energies: NDArray, filters: Sequence[int]) -> np.ndarray:
     """Return the share of a code's energy that lies in one feature map, for each picture.
 
     Parameters
     ----------
-    code
-        (B, C, M, N).
+    energies
+        The energies of all feature maps, (B, C), from :func:`energies`.
     filters
         The feature map of each picture, B numbers.
 
@@ -97,9 +98,9 @@ def energy_share(code: NDArray, filters: Sequence[int]) -> np.ndarray:
     numpy.ndarray
         (B,) float64; NaN if the energy of the whole code is 0.
     """
-    energies = _energies(code).asnumpy()
+    values = energies.asnumpy()
     with np.errstate(invalid="ignore"):
-        return energies[np.arange(len(energies)), list(filters)] / energies.sum(axis=1)
+        return values[np.arange(len(values)), list(filters)] / values.sum(axis=1)
 
 
 def gram(code: NDArray) -> NDArray:
@@ -107,9 +108,22 @@ def gram(code: NDArray) -> NDArray:
     return _Gram()(code)
 
 
-def _energies(code: NDArray) -> NDArray:
-    """Return :func:`energy` in float64, because float32 sums of 200,000 terms lose digits."""
-    return energy(code.astype("float64"))
+def energies(code: NDArray) -> NDArray:
+    """Return :func:`energy` in float64, because float32 sums of 200,000 terms lose digits.
+
+    A large code is converted in parts, as the whole would need twice its memory once more.
+    """
+    channels = code.shape[1]
+    step = max(1, _AT_ONCE * channels // code.size)
+    bounds = [*range(0, channels, step), channels]
+    parts = [
+        energy(code.slice_axis(axis=1, begin=begin, end=end).astype("float64"))
+        for begin, end in zip(bounds, bounds[1:])
+    ]
+    return mx.nd.concat(*parts, dim=1)
+
+
+_AT_ONCE = 1 << 24  # values of a code
 
 
 def reallocate(code: NDArray, shares: NDArray) -> NDArray:
@@ -133,11 +147,11 @@ def reallocate(code: NDArray, shares: NDArray) -> NDArray:
     NDArray
         (B, C, M, N).
     """
-    energies = _energies(code)
-    active = energies > 0
-    energies = mx.nd.where(active, energies, mx.nd.zeros_like(energies))
-    total = energies.sum(axis=1, keepdims=True)
-    scale = mx.nd.broadcast_mul(shares.astype("float64"), total / (energies + (1 - active)))
+    sums = energies(code)
+    active = sums > 0
+    sums = mx.nd.where(active, sums, mx.nd.zeros_like(sums))
+    total = sums.sum(axis=1, keepdims=True)
+    scale = mx.nd.broadcast_mul(shares.astype("float64"), total / (sums + (1 - active)))
     kept = mx.nd.broadcast_mul(scale, active)
     return mx.nd.broadcast_mul(code, kept.astype("float32").expand_dims(2).expand_dims(3))
 
@@ -147,7 +161,7 @@ def silent(code: NDArray) -> List[int]:
 
     These are the feature maps that :func:`reallocate` sets to 0.
     """
-    return np.flatnonzero(~(_energies(code).asnumpy()[0] > 0)).tolist()
+    return np.flatnonzero(~(energies(code).asnumpy()[0] > 0)).tolist()
 
 
 def shares(distribution: str, channels: int, seed: int, draw: int, layer: str) -> np.ndarray:

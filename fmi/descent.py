@@ -190,6 +190,7 @@ def minimise(
         `callback`.
     """
     image = first.broadcast_to((loss.pictures,) + tuple(first.shape[1:])).copy()
+    del first  # large pictures need the memory
     done = [Descent(picture.asnumpy()) for picture in image]
     indices, changes = tuple(range(len(done))), [None] * len(done)
     batch = _Batch(indices, image, image, mx.nd.zeros_like(image), changes, loss)
@@ -204,6 +205,7 @@ def minimise(
                 lengths = _length(batch.velocity), _length(moved)
                 values = mx.nd.stack(losses, *lengths, _zeros(gradient))
                 values = values.asnumpy().astype(np.float64)
+                del gradient
                 stays = _good(done, batch, values, step, settings, label, began)
                 batch = replace(batch, image=moved, before=batch.image).take(stays)
                 if not stays:
@@ -238,9 +240,9 @@ def _length(batch: NDArray) -> NDArray:
 
 def _zeros(gradient: NDArray) -> NDArray:
     """Return 0 for each picture whose gradient is finite, else NaN, (B,); clipping hides it."""
-    rows = gradient.reshape((gradient.shape[0], -1))
-    zeros = mx.nd.zeros_like(rows[0])
-    return mx.nd.concat(*[mx.nd.dot(row, zeros) for row in rows], dim=0)
+    maps = gradient.reshape((gradient.shape[0], gradient.shape[1], -1))
+    zeros = mx.nd.zeros_like(maps[0, 0])
+    return mx.nd.concat(*[mx.nd.dot(each, zeros).sum() for each in maps], dim=0)
 
 
 def _keep(descent: Descent, image: NDArray, stopped: str, began: float) -> None:

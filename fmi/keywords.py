@@ -27,6 +27,7 @@ class Keywords(TypedDict, total=False):
     init: Init
     ctx: Union[None, str, Context]
     precision: Union[str, Precision]
+    memory: float
     progress: Optional[bool]
     callback: Optional[descent.Callback]
     store: Optional[Keeper]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import numbers
 from dataclasses import dataclass, replace
-from typing import Callable, Mapping, Sequence, Tuple
+from typing import Callable, Literal, Mapping, Optional, Sequence, Tuple
 
 from fmi import codes
 from fmi.device.mxnet import NDArray, mx
@@ -20,6 +20,7 @@ from fmi.settings import Transfer
 __all__ = [
     "Loss",
     "SquaredError",
+    "Sums",
     "Term",
     "all_codes",
     "code",
@@ -69,16 +70,37 @@ class SquaredError(mx.autograd.Function):
 
 @dataclass(frozen=True)
 class Term:
-    """``weight * ||statistic(F) - target||^2`` at one layer."""
+    """``weight * ||statistic(F) - target||^2`` at one layer.
+
+    Attributes
+    ----------
+    layer
+        Name of the layer.
+    statistic
+        Function from a code (B, C, M, N) to an array (B, ...).
+    target
+        Array (B, ...).
+    weight
+        Factor of the squared error.
+    positions
+        How the statistic depends on the positions of the code: ``"each"`` if it has the same
+        positions and each depends on one position of the code alone, ``"summed"`` if it is a sum
+        over the positions. ``None`` means neither; the code is then needed as a whole.
+    """
 
     layer: str
-    statistic: Callable[[NDArray], NDArray]  # (B, C, M, N) -> (B, ...)
-    target: NDArray  # (B, ...)
+    statistic: Callable[[NDArray], NDArray]
+    target: NDArray
     weight: float
+    positions: Optional[Literal["each", "summed"]] = None
 
     def __call__(self, code: NDArray) -> NDArray:
         """Return the loss (B,) of a code (B, C, M, N)."""
-        return SquaredError(self.target, self.weight)(self.statistic(code))
+        return self.of(self.statistic(code))
+
+    def of(self, statistic: NDArray) -> NDArray:
+        """Return the loss (B,) of a statistic (B, ...)."""
+        return SquaredError(self.target, self.weight)(statistic)
 
     def of_zeros(self) -> NDArray:
         """Return the loss (B,) of statistics that are 0, ``weight * ||target||^2``."""
@@ -120,16 +142,23 @@ class Loss:
             total = total + term(code[term.layer])
         return total
 
-    def explained(self, code: Mapping[str, NDArray]) -> NDArray:
+    def explained(self, losses: NDArray) -> NDArray:
         """Return the part of the targets that codes explain, ``1 - loss / loss of zeros`` (B,).
 
+        Parameters
+        ----------
+        losses
+            The losses of the codes, (B,).
+
+        Notes
+        -----
         With one term, this is ``1 - ||F - T||^2 / ||T||^2``. It is 1 if the targets are reached, 0
         if a code of zeros is as near to them, and NaN if all targets are 0.
         """
         zeros = self.terms[0].of_zeros()
         for term in self.terms[1:]:
             zeros = zeros + term.of_zeros()
-        return 1 - self(code) / zeros
+        return 1 - losses / zeros
 
     def take(self, pictures: Sequence[int]) -> Loss:
         """Return the loss of some pictures of the batch."""
@@ -148,7 +177,7 @@ def _itself(code: NDArray) -> NDArray:
 
 def code(layer: str, target: NDArray, weight: float) -> Loss:
     """Return the loss ``weight * ||F - T||^2`` (Eq. 1 and 4) for targets (B, C, M, N)."""
-    return Loss((Term(layer, _itself, target, weight),))
+    return Loss((Term(layer, _itself, target, weight, "each"),))
 
 
 def all_codes(targets: Mapping[str, NDArray], weight: float) -> Loss:
@@ -157,9 +186,26 @@ def all_codes(targets: Mapping[str, NDArray], weight: float) -> Loss:
     return Loss(tuple(terms))
 
 
-def purposeful(
-    content: Mapping[str, NDArray], style: Mapping[str, NDArray], scheme: Transfer
-) -> Loss:
+@dataclass(frozen=True)
+class Sums:
+    """A statistic of a style picture that is a sum over the positions of a code.
+
+    Attributes
+    ----------
+    values
+        Energies (1, C) or Gram matrix (1, C, C).
+    positions
+        Number of positions of the style picture.
+    wanted
+        Number of positions of the content picture, to which the sums are rescaled.
+    """
+
+    values: NDArray
+    positions: int
+    wanted: int
+
+
+def purposeful(content: NDArray, style: Mapping[str, Sums], scheme: Transfer) -> Loss:
     """Return the loss ``alpha ||F - P||^2 + beta ||F I - S I||^2`` (Eq. 5, PMCI).
 
     P is the code of the content picture at the content layer. S I are the sums of the feature maps
@@ -167,37 +213,35 @@ def purposeful(
 
     Parameters
     ----------
-    content, style
-        Codes (1, C, M, N) of both pictures; those of the style picture may have another size.
+    content
+        Code (1, C, M, N) of the content picture at the content layer.
+    style
+        Energies of the style picture at each style layer.
     scheme
         Layers, alpha, beta, and the weighting of each term.
     """
-    return _transfer(content, style, scheme, codes.energy, energy)
+    return _transfer(content, style, scheme, energy)
 
 
-def gatys(content: Mapping[str, NDArray], style: Mapping[str, NDArray], scheme: Transfer) -> Loss:
+def gatys(content: NDArray, style: Mapping[str, Sums], scheme: Transfer) -> Loss:
     """Return the loss ``alpha ||F - P||^2 + beta ||F F^T - S S^T||^2`` (Gatys et al. 2016).
 
-    The parameters are those of :func:`purposeful`; Gram matrices replace the sums.
+    The parameters are those of :func:`purposeful`; Gram matrices replace the energies.
     """
-    return _transfer(content, style, scheme, codes.gram, gram)
+    return _transfer(content, style, scheme, gram)
 
 
 def _transfer(
-    content: Mapping[str, NDArray],
-    style: Mapping[str, NDArray],
+    content: NDArray,
+    style: Mapping[str, Sums],
     scheme: Transfer,
-    statistic: Callable[[NDArray], NDArray],
     term: Callable[[str, NDArray, float], Loss],
 ) -> Loss:
-    kept = content[scheme.content_layer]
-    loss = code(scheme.content_layer, kept, scheme.alpha * scheme.content(*extent(kept)))
+    loss = code(scheme.content_layer, content, scheme.alpha * scheme.content(*extent(content)))
     for layer in scheme.style_layers:
-        channels, positions = extent(content[layer])
-        # Rescale sums over a style picture of another size to the positions of the content.
-        ratio = positions / extent(style[layer])[1]
-        weight = scheme.beta * scheme.style(channels, positions)
-        loss = loss + term(layer, statistic(style[layer]) * ratio, weight)
+        sums = style[layer]
+        weight = scheme.beta * scheme.style(int(sums.values.shape[1]), sums.wanted)
+        loss = loss + term(layer, sums.values * (sums.wanted / sums.positions), weight)
     return loss
 
 
@@ -208,9 +252,9 @@ def extent(values: NDArray) -> Tuple[int, int]:
 
 def energy(layer: str, target: NDArray, weight: float) -> Loss:
     """Return ``weight * ||F I - T||^2``, the style term of Eq. 5, for target sums (B, C)."""
-    return Loss((Term(layer, codes.energy, target, weight),))
+    return Loss((Term(layer, codes.energy, target, weight, "summed"),))
 
 
 def gram(layer: str, target: NDArray, weight: float) -> Loss:
     """Return ``weight * ||F F^T - T||^2``, the style term of Gatys et al., for T (B, C, C)."""
-    return Loss((Term(layer, codes.gram, target, weight),))
+    return Loss((Term(layer, codes.gram, target, weight, "summed"),))

@@ -130,12 +130,12 @@ def random(
 
 def purposeful(content: Source, style: Source, keywords: Mapping[str, Any]) -> Request:
     """Ask for the transfer of the energies of a style picture (Eq. 5)."""
-    return _transfer("purposeful", content, style, losses.purposeful, keywords)
+    return _transfer("purposeful", content, style, losses.purposeful, codes.energy, keywords)
 
 
 def gatys(content: Source, style: Source, keywords: Mapping[str, Any]) -> Request:
     """Ask for a style transfer with Gram matrices (Gatys et al. 2016)."""
-    return _transfer("gatys", content, style, losses.gatys, keywords)
+    return _transfer("gatys", content, style, losses.gatys, codes.gram, keywords)
 
 
 def _transfer(
@@ -143,10 +143,13 @@ def _transfer(
     content: Source,
     style: Source,
     loss: Callable[..., Loss],
+    statistic: Callable[[NDArray], NDArray],
     keywords: Mapping[str, Any],
 ) -> Request:
     call = Call(function, [], keywords, {"content": content, "style": style})
-    return _of_all(call, [Place()], lambda _: loss(call.content, call.style, call.scheme))
+    return _of_all(
+        call, [Place()], lambda _: loss(call.kept(), call.style_sums(statistic), call.scheme)
+    )
 
 
 def rank_match(

@@ -161,7 +161,7 @@ def test_energy_and_gram_against_numpy(code):
 def test_the_energy_share_of_a_feature_map_against_numpy(code):
     energies = code.astype(np.float64).sum((2, 3))
     for filters in ([0, 0], [2, 1]):
-        found = codes.energy_share(nd(code), filters)
+        found = codes.energy_share(codes.energies(nd(code)), filters)
         for row, index in enumerate(filters):
             total = energies[row].sum()
             wanted = energies[row, index] / total if total else np.nan

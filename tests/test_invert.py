@@ -376,8 +376,8 @@ def test_a_batch_is_as_large_as_memory_allows(picture, options, monkeypatch):
 
     monkeypatch.setattr(descent, "minimise", counted)
     need = request.code(picture, "relu2_1", None, options).call._need(48)
-    for pictures_, groups in ((0.9, [1, 1, 1, 1, 1]), (2.5, [2, 2, 1]), (5.1, [5])):
-        free = int(need * max(pictures_ / call.BATCH_SHARE, 1.01))
+    for pictures_, groups in ((1.1, [1, 1, 1, 1, 1]), (2.5, [2, 2, 1]), (5.1, [5])):
+        free = int(need * pictures_ / Options.memory)
         monkeypatch.setattr(call, "free_memory", lambda _, free=free: free)
         sizes.clear()
         fmi.invert.feature_map(picture, "relu2_1", [0, 1, 2, 3, 4], **options)

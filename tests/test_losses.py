@@ -84,13 +84,14 @@ def test_the_explained_part_is_one_minus_the_loss_by_that_of_zeros(code):
     second, two = make("gram", weight=0.1, seed=2)
     zeros = np.zeros_like(code)
     for loss, oracle in [(first, one), (second, two), (first + second, lambda c: one(c) + two(c))]:
-        found = loss.explained({"relu1_1": mx.nd.array(code)}).asnumpy()
+        found = loss.explained(loss({"relu1_1": mx.nd.array(code)})).asnumpy()
         np.testing.assert_allclose(found, 1 - oracle(code) / oracle(zeros), rtol=1e-4, atol=1e-5)
-        assert (loss.explained({"relu1_1": mx.nd.zeros(SHAPE)}).asnumpy() == 0).all()
+        assert (loss.explained(loss({"relu1_1": mx.nd.zeros(SHAPE)})).asnumpy() == 0).all()
     target = mx.nd.array(code)
-    assert (losses.code("relu1_1", target, 9).explained({"relu1_1": target}).asnumpy() == 1).all()
+    reached = losses.code("relu1_1", target, 9)
+    assert (reached.explained(reached({"relu1_1": target})).asnumpy() == 1).all()
     nothing = losses.code("relu1_1", mx.nd.zeros(SHAPE), 9)
-    assert np.isnan(nothing.explained({"relu1_1": mx.nd.zeros(SHAPE)}).asnumpy()).all()
+    assert np.isnan(nothing.explained(nothing({"relu1_1": mx.nd.zeros(SHAPE)})).asnumpy()).all()
 
 
 def gradient(code, value):
@@ -177,14 +178,15 @@ def test_style_transfer_is_its_formula(name):
         {layer: random.uniform(-2, 2, shape).astype(np.float32) for layer, shape in shapes.items()}
         for shapes in (CONTENT, CONTENT, STYLE)
     )
-    loss = getattr(losses, name)(
-        {layer: mx.nd.array(code) for layer, code in content.items()},
-        {layer: mx.nd.array(code) for layer, code in style.items()},
-        SCHEME,
-    )
+    statistic = STATISTICS["energy" if name == "purposeful" else "gram"]
+    sums = {
+        layer: losses.Sums(mx.nd.array(statistic(code)), *(x[0, 0].size for x in pair))
+        for layer, code in style.items()
+        for pair in [(code, content[layer])]
+    }
+    loss = getattr(losses, name)(mx.nd.array(content["b"]), sums, SCHEME)
     kept = ((found["b"] - content["b"]) ** 2).sum()
     expected = 3.0 * 0.7 / (3 * 12**2) * kept
-    statistic = STATISTICS["energy" if name == "purposeful" else "gram"]
     for layer, channels, positions, other in (("a", 2, 30, 56), ("b", 3, 12, 15)):
         wanted = statistic(style[layer]) * positions / other  # as much a position
         difference = statistic(found[layer]) - wanted

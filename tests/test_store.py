@@ -18,7 +18,6 @@ from PIL import Image
 
 import fmi.invert
 from fmi import cli, descent, inversion, request
-from fmi.device.mxnet import mx
 from fmi.errors import InputError
 from fmi.inversion import Inversion
 from fmi.runs import store as stores
@@ -604,25 +603,3 @@ def test_a_store_that_cannot_be_written(picture, options, tmp_path):
     for wrong in ("results", 3):
         with pytest.raises(InputError, match="store="):
             fmi.invert.code(picture, "relu1_1", **{**options, "store": wrong})
-
-
-def test_a_picture_without_memory_is_refused_beforehand(picture, options, monkeypatch):
-    call = request.code(picture, "relu2_2", None, {**options, "long_edge": 400}).call
-    monkeypatch.setattr(fmi.call, "free_memory", lambda _: call._need(300) + 5)
-    with pytest.raises(InputError, match="400 x 300 pixels .* long_edge that fits is 30[0-3]"):
-        request.code(picture, "relu2_2", None, {**options, "long_edge": 400})
-    request.code(picture, "relu2_2", None, {**options, "long_edge": 300})
-    monkeypatch.setattr(fmi.call, "free_memory", lambda _: 10)
-    with pytest.raises(InputError, match="not even the smallest"):
-        request.code(picture, "relu2_2", None, {**options, "long_edge": 400})
-
-
-def test_the_largest_picture_that_fits_does_fit(picture, options, monkeypatch):
-    large = {**options, "long_edge": 65536}
-    free = fmi.call.free_memory(mx.cpu())
-    monkeypatch.setattr(fmi.call, "free_memory", lambda _: free)
-    with pytest.raises(InputError, match="65536 x 49152") as error:
-        request.code(picture, "relu2_2", None, large)
-    edge = int(str(error.value).split(" is ")[-1])
-    call = request.code(picture, "relu2_2", None, {**options, "long_edge": 64}).call
-    assert call._need(edge) <= free < call._need(edge + 4)

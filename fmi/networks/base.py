@@ -6,13 +6,24 @@ import abc
 import threading
 from collections import OrderedDict
 from dataclasses import asdict, dataclass
-from typing import Any, Callable, Dict, Iterable, List, Mapping, Sequence, Tuple, Union
+from typing import (
+    Any,
+    Callable,
+    Dict,
+    Iterable,
+    List,
+    Mapping,
+    Sequence,
+    Tuple,
+    Union,
+)
 
 import numpy as np
 
 from fmi.device.mxnet import Context, NDArray, mx
 from fmi.errors import InputError, unknown
 from fmi.losses import Loss
+from fmi.networks.reach import Reaches
 from fmi.sources import table
 
 __all__ = [
@@ -167,6 +178,45 @@ class Truncated:
         outputs = self.block(image)
         return dict(zip(self.layers, outputs if isinstance(outputs, list) else [outputs]))
 
+    def code(self, image: NDArray, layer: str) -> NDArray:
+        """Return the code (B, C, M, N) of one layer."""
+        return self(image)[layer]
+
+    def losses(self, image: NDArray, loss: Loss) -> NDArray:
+        """Return the loss of each picture (B,), without its gradient."""
+        return loss(self(image))
+
+    def sums(
+        self, image: NDArray, statistic: Callable[[NDArray], NDArray], layers: Sequence[str]
+    ) -> Dict[str, NDArray]:
+        """Return a statistic of the code of each of `layers`.
+
+        Parameters
+        ----------
+        image
+            Pictures (B, 3, H, W) with the mean subtracted.
+        statistic
+            Function of a code (B, C, M, N) that is a sum over its positions.
+        layers
+            Some of the layers of this network.
+        """
+        codes = self(image)
+        return {layer: statistic(codes[layer]) for layer in layers}
+
+    def forward(self, image: NDArray) -> Dict[str, NDArray]:
+        """Return the codes as calling the network does, or arrays that its next use overwrites.
+
+        The latter need no memory beyond what :meth:`gradient` needs.
+        """
+        return self(image)
+
+    def sizes(self, height: int, width: int) -> Dict[str, Tuple[int, int]]:
+        """Return the number of rows and columns of the codes of a picture."""
+        outputs = self.block(mx.sym.var("data", dtype="float32"))
+        outputs = mx.sym.Group(outputs if isinstance(outputs, list) else [outputs])
+        _, shapes, _ = outputs.infer_shape(data=(1, 3, height, width))
+        return {name: (shape[2], shape[3]) for name, shape in zip(self.layers, shapes)}
+
     def gradient(self, image: NDArray, loss: Loss) -> Tuple[NDArray, NDArray]:
         """Return the loss of each picture and its gradient, by automatic differentiation.
 
@@ -189,6 +239,13 @@ class Truncated:
             lambda scale: self._differentiate(image, scale * loss), self._scale
         )
         return losses, gradient
+
+    def gradient_of_last(self, image: NDArray, loss: Loss) -> Tuple[NDArray, NDArray]:
+        """Return what :meth:`gradient` does, for the pictures last given to :meth:`forward`.
+
+        Subclasses use the codes that are still there; automatic differentiation cannot.
+        """
+        return self.gradient(image, loss)
 
     def _differentiate(self, image: NDArray, loss: Loss) -> Tuple[NDArray, NDArray]:
         # Do not set train_mode=False: on CPUs, MXNet's gradient of max pooling is incorrect then.
@@ -236,8 +293,20 @@ class Network(abc.ABC):
         """Return the size of the feature maps of each layer; omit layers that would be empty."""
 
     @abc.abstractmethod
-    def picture_bytes(self, layers: Sequence[str], height: int, width: int) -> int:
+    def picture_bytes(
+        self, layers: Sequence[str], height: int, width: int, precision: str = "float32"
+    ) -> int:
         """Estimate the bytes that one picture needs while a loss at `layers` is minimised."""
+
+    @abc.abstractmethod
+    def reach(self, layer: str) -> Reaches:
+        """Return on which rows and on which columns of the picture a position depends.
+
+        Raises
+        ------
+        InputError
+            If it depends on the whole picture, or if this cannot be told.
+        """
 
     @abc.abstractmethod
     def describe(self) -> Dict[str, Any]:

@@ -20,6 +20,7 @@ import numpy as np
 from fmi.device.mxnet import Context, NDArray, mx
 from fmi.errors import InputError
 from fmi.networks.base import Input, Layer, Network, Truncated, frozen_block
+from fmi.networks.reach import Reaches, of_graph
 from fmi.sources import formats
 
 __all__ = [
@@ -190,7 +191,23 @@ class SymbolNetwork(Network):
                 low = middle + 1
         return low
 
-    def picture_bytes(self, layers: Sequence[str], height: int, width: int) -> int:
+    def reach(self, layer: str) -> Reaches:
+        """Return the reach of a layer, unless an operator before it combines all positions."""
+        name = self.layer(layer).name
+        shapes = {n: array.shape for n, array in self._parameters.items()}
+        found = of_graph(self._graph.nodes, self._data, shapes)[self._graph.outputs[name][2].name]
+        if not isinstance(found, tuple):
+            where = found.operator if found else "no input"
+            raise InputError(
+                f"{name} of {self.name} cannot be computed in tiles, because of {where}, which may"
+                " depend on the whole picture: choose a shallower layer, a smaller long_edge, or"
+                " more memory"
+            )
+        return found
+
+    def picture_bytes(
+        self, layers: Sequence[str], height: int, width: int, _precision: str = "float32"
+    ) -> int:
         """Add up the outputs of all operators, and as much again for the gradients."""
         inner = self._group(layers).get_internals()
         found = self._output_shapes(inner, height, width)

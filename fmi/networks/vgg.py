@@ -17,6 +17,7 @@ from fmi.errors import InputError
 from fmi.losses import Loss
 from fmi.networks.base import Layer, Network, Truncated, frozen_block
 from fmi.networks.passes import EVEN, Passes, turned_weights
+from fmi.networks.reach import Reach, Reaches
 from fmi.networks.topology import FILTERS, VGG19, Topology
 from fmi.networks.weights import PHOTOGRAPHS, Weights
 from fmi.sources import table
@@ -156,14 +157,26 @@ class TruncatedVGG(Truncated):
         self._make_passes = passes
         self._passes: Optional[Passes] = None
 
+    def forward(self, image: NDArray) -> Dict[str, NDArray]:
+        """Return the codes, in the arrays of the first pass where both passes are used."""
+        passes = self.passes(image.shape)
+        return super().forward(image) if passes is None else passes.forward(image)
+
     def gradient(self, image: NDArray, loss: Loss) -> Tuple[NDArray, NDArray]:
         """Return the loss of each picture and its gradient, as :meth:`Truncated.gradient` does."""
         passes = self.passes(image.shape)
         if passes is None:
             return super().gradient(image, loss)
-        codes = passes.forward(image)
+        passes.forward(image)
+        return self.gradient_of_last(image, loss)
+
+    def gradient_of_last(self, image: NDArray, loss: Loss) -> Tuple[NDArray, NDArray]:
+        """Return what :meth:`gradient` does, without the first pass over the pictures."""
+        passes = self.passes(image.shape)
+        if passes is None:
+            return super().gradient(image, loss)
         with mx.autograd.record():
-            losses = loss(codes)
+            losses = loss(passes.codes)
         losses.backward()
         return losses, passes.backward()
 
@@ -172,14 +185,19 @@ class TruncatedVGG(Truncated):
         if self._make_passes is not None and (
             self._passes is None or self._passes.image.shape != shape
         ):
-            self._passes = None  # before building the next ones, to release their memory
+            self._release()  # before building the next ones, for their memory
             self._passes = self._make_passes(shape)
         return self._passes
 
     def free(self) -> None:
         """Give back the memory of the last batch's activations; the network stays usable."""
-        self._passes = None
+        self._release()
         super().free()
+
+    def _release(self) -> None:
+        if self._passes is not None:
+            mx.nd.waitall()  # MXNet may wait forever for passes that are released as they compute
+            self._passes = None
 
 
 class VGG(Network):
@@ -270,19 +288,37 @@ class VGG(Network):
             found[layer.name] = (-(-height // layer.stride), -(-width // layer.stride))
         return found
 
-    def picture_bytes(self, layers: Sequence[str], height: int, width: int) -> int:
+    def reach(self, layer: str) -> Reaches:
+        """Return the reach of convolutions 3x3 with padding and of poolings 2x2, for both axes."""
+        found = Reach()
+        for name in self.topology.layers[: self.topology.layers.index(self.layer(layer).name) + 1]:
+            if name.startswith("conv"):
+                found = found.convolved(3, pad=1)
+            elif name.startswith("pool"):
+                found = found.convolved(2, stride=2)
+        return found, found
+
+    def picture_bytes(
+        self, layers: Sequence[str], height: int, width: int, precision: str = "float32"
+    ) -> int:
         """Memory of one picture's activations and gradients on the way to `layers`.
 
-        Each convolution and each relu keeps its output (float32) for the way back, and gradients
-        take about as much as the two largest of them once more.
+        Each relu and pooling keeps its output for the way back, which needs about as much as the
+        largest of them four times more. The codes of `layers` are copied to float32, with
+        their gradients and differences.
         """
-        end, sizes, room = self.deepest(layers), self.sizes(height, width), []
+        end, sizes, room, copies = self.deepest(layers), self.sizes(height, width), [], 0
+        bytes_ = 4 if precision == "float32" else 2
         for layer in self.layers:
             rows, columns = sizes[layer.name]
-            room.append(4 * layer.channels * rows * columns)
+            values = layer.channels * rows * columns
+            if layer.kind != "convolution" or layer.name in layers:
+                room.append(bytes_ * values)
+            if layer.name in layers:
+                copies += 3 * 4 * values
             if layer.name == end:
                 break
-        return sum(room) + 2 * sum(sorted(room)[-2:])
+        return sum(room) + 4 * max(room) + copies
 
     def describe(self) -> Dict[str, Any]:
         """The weights' file and digest."""

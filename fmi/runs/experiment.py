@@ -60,7 +60,7 @@ class Experiment(BaseModel):
         Folder for the sheet and for readable copies of its panels.
     store
         Folder of the store; ``None`` means that of :func:`fmi.runs.store.open_store`.
-    network, weights, input, ctx, precision, seed
+    network, weights, input, ctx, precision, memory, seed
         As in :class:`fmi.call.Options`.
     overrides
         Single settings by name.
@@ -82,6 +82,7 @@ class Experiment(BaseModel):
     input: Optional[checks.Text] = None
     ctx: Optional[checks.Text] = None
     precision: checks.Text = str(Options.precision)
+    memory: checks.Memory = Options.memory
     seed: Annotated[checks.Seed, checks.FromText] = Options.seed
     overrides: Dict[str, Any] = Field(default_factory=dict)
     folder: Optional[Path] = None

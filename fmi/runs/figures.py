@@ -107,6 +107,7 @@ class Run:
             "settings": self.preset,
             "ctx": self.ctx,
             "precision": self.precision,
+            "memory": self.experiment.memory,
             "store": self.store,
             **self.experiment.overrides,
         }
