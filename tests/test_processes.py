@@ -1,5 +1,9 @@
 """Figures by several processes: the same pictures, one log, and nothing left behind."""
 
+import io
+import logging
+import multiprocessing.connection
+import os
 import re
 import signal
 import subprocess
@@ -18,7 +22,7 @@ from fmi.device import environment, variables
 from fmi.device.mxnet import mx
 from fmi.errors import InputError
 from fmi.networks import catalogue
-from fmi.runs import experiment, figures, panels, plan, workers
+from fmi.runs import experiment, figures, panels, plan, worker, workers
 from fmi.runs.store import Store
 
 HERE = Path(__file__).parent.parent / "experiments"
@@ -364,3 +368,55 @@ def test_measured():
     seconds = environment.thread_seconds()
     assert seconds[environment.thread_name()] > 0.2
     assert environment.own_memory() > 10_000_000
+
+
+def test_the_bar_counts_each_panel_once_by_its_cost(monkeypatch):
+    shown = io.StringIO()
+    shown.isatty = lambda: True
+    monkeypatch.setattr(sys, "stderr", shown)
+    with panels._Bar("fig3", {"a": 1.0, "b": 3.0}) as bar:
+        bar.count(["b"])
+        assert bar.n == 3
+        bar.count(["a", "b", "stored before"])
+        assert bar.n == 4
+        bar.refresh()
+    text = shown.getvalue()
+    assert "fig3: 100%" in text and "2 of 2 panels" in text and "<" in text  # the time left
+
+
+class _TooLittle(InputError):
+    """As in_one_line makes it of MXNet's error."""
+
+    def __init__(self):
+        super().__init__("out of main memory: start a new process with a smaller long_edge")
+        self.__cause__ = mx.MXNetError("Failed to allocate CPU Memory")
+
+
+@pytest.mark.parametrize(
+    ("error", "begun", "message"),
+    [
+        (MemoryError(), True, workers.Exhausted("out of memory")),
+        (_TooLittle(), True, workers.Exhausted("out of memory")),
+        (InputError("needs 9 GB"), False, workers.Exhausted("needs 9 GB")),  # beside the others
+        (InputError("reduce alpha"), True, workers.Failed("reduce alpha")),
+    ],
+)
+def test_what_a_worker_says_of_its_errors(small_weights, monkeypatch, error, begun, message):
+    def blocks(run):
+        run._log.silent = not begun
+        raise error
+
+    monkeypatch.setattr(figures, "blocks", blocks)
+    monkeypatch.setattr(worker, "_Orders", lambda _: None)
+    handlers = list(logging.getLogger().handlers)
+    before = signal.getsignal(signal.SIGINT)
+    ours, theirs = multiprocessing.connection.Pipe()
+    odd = "PICTURES=" + os.fsdecode(b"not\xffutf8")
+    given = experiment.read(HERE / "fig3.yaml", [f"WEIGHTS={small_weights}", odd])
+    ours.send(workers.Begin(given, logging.getLogger().level))
+    try:
+        worker.main(os.dup(theirs.fileno()))
+    finally:
+        logging.getLogger().handlers[:] = handlers
+        signal.signal(signal.SIGINT, before)
+    assert ours.recv() == message
