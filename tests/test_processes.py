@@ -1,6 +1,7 @@
 """Figures by several processes: the same pictures, one log, and nothing left behind."""
 
 import io
+import json
 import logging
 import multiprocessing.connection
 import os
@@ -17,7 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fmi import cli
+from fmi import cli, descent
 from fmi.device import environment, variables
 from fmi.device.mxnet import mx
 from fmi.errors import InputError
@@ -70,7 +71,7 @@ def left_behind(folder):
 
 @pytest.mark.parametrize("figure", FIGURES)
 def test_the_same_figure_as_by_one_process(tmp_path, small_weights, picture_folder, caplog, figure):
-    found = {}
+    found, keys = {}, {}
     for number in (1, 2):
         caplog.clear()
         folder = tmp_path / str(number)
@@ -84,6 +85,11 @@ def test_the_same_figure_as_by_one_process(tmp_path, small_weights, picture_fold
         panels_ = sorted(folder.glob("results/*/*.png"))
         assert len(panels_) == 2 * len(store.names())
         found[number] = {name: store.find(name).array for name in store.names()}
+        copies = {
+            p.parent.name + p.stem: json.loads(p.read_text())["key"]
+            for p in folder.glob("results/*/*.json")
+        }
+        assert copies == keys.setdefault("of the copies", copies)
         assert (folder / f"results/{figure}.png").is_file() and not left_behind(folder)
     assert list(found[1]) == list(found[2])  # the keys
     for name, array in found[1].items():
@@ -162,9 +168,11 @@ def test_workers_that_are_killed(tmp_path, small_weights, number):
     assert len(re.findall("stopped by", error)) == 8
 
 
-def test_an_error_of_a_worker_is_that_of_one_process(tmp_path, small_weights, capsys):
+def test_an_error_of_a_worker_is_that_of_one_process(tmp_path, small_weights, capsys, monkeypatch):
     found = {}
     for number in (1, 2):
+        if number == 2:
+            monkeypatch.setattr(descent, "minimise", lambda *_, **__: pytest.fail("not a worker"))
         options = ("PICTURES=skimage:coffee", *COARSE, "CODE_WEIGHT=1e38", f"PROCESSES={number}")
         folder = tmp_path / str(number)
         assert cli.main(words("fig3", folder, small_weights, *options)) == 2
