@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+from conftest import random_arrays
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -168,23 +169,49 @@ def test_workers_that_are_killed(tmp_path, small_weights, number):
     assert len(re.findall("stopped by", error)) == 8
 
 
-def test_an_error_of_a_worker_is_that_of_one_process(tmp_path, small_weights, capsys, monkeypatch):
+@pytest.fixture
+def not_here(monkeypatch):
+    """Call it to forbid this process to compute panels."""
+
+    def forbid():
+        monkeypatch.setattr(descent, "minimise", lambda *_, **__: pytest.fail("not by a worker"))
+
+    return forbid
+
+
+def test_an_error_of_a_worker_is_that_of_one_process(tmp_path, capsys, not_here):
+    np.savez(tmp_path / "huge.npz", **random_arrays(gain=1e4))
     found = {}
     for number in (1, 2):
         if number == 2:
-            monkeypatch.setattr(descent, "minimise", lambda *_, **__: pytest.fail("not a worker"))
-        options = ("PICTURES=skimage:coffee", *COARSE, "CODE_WEIGHT=1e38", f"PROCESSES={number}")
+            not_here()
         folder = tmp_path / str(number)
-        assert cli.main(words("fig3", folder, small_weights, *options)) == 2
+        options = ("PICTURES=skimage:coffee", *COARSE, "FILTERS=0,1", f"PROCESSES={number}")
+        options = (*options, "LAYERS=relu3_1,relu3_2")
+        assert cli.main(words("fig3", folder, tmp_path / "huge.npz", *options)) == 2
         found[number] = capsys.readouterr().err.splitlines()[-1]
         assert not left_behind(folder)
     assert found[1] == found[2] and "code_weight" in found[1]
 
 
+def test_the_task_of_a_lost_worker_is_given_to_another(
+    tmp_path, small_weights, picture_folder, monkeypatch, caplog, not_here
+):
+    first = f"import os\ntry: os.mkdir({str(tmp_path / 'first')!r}); os.abort()\n"
+    code = first + "except FileExistsError: pass\n" + workers.COMMAND
+    monkeypatch.setattr(workers, "COMMAND", code)
+    not_here()
+    assert draw("fig3", tmp_path, small_weights, picture_folder, "PROCESSES=2") == 0
+    assert len([line for line in caplog.messages if "continuing with 1" in line]) == 1
+    assert len(Store(tmp_path / "store").names()) == 8
+
+
 @pytest.mark.parametrize("figure", ["fig3", "fig5"])
-def test_panels_that_diverge(tmp_path, small_weights, picture_folder, capsys, figure):
+def test_panels_that_diverge(tmp_path, small_weights, picture_folder, capsys, not_here, figure):
     found = {}
     for number in (1, 2):
+        if number == 2:
+            not_here()
         wild = ("LEARNING_RATE=1e5", "CLIP=1e12", "STEPS=30", f"PROCESSES={number}")
         assert draw(figure, tmp_path / str(number), small_weights, picture_folder, *wild) == 2
         error = capsys.readouterr().err.splitlines()[-1]
