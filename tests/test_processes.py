@@ -319,16 +319,17 @@ def test_the_first_job_tells_how_many(tmp_path, small_weights, picture_folder, m
     """The cheapest job is computed before, and what is left is divided."""
     asked = []
 
-    def processes(costs, seconds, busy, threads, most):
-        asked.append((list(costs), seconds, busy, threads, most))
+    def processes(*given):
+        asked.append(given)
         return 2
 
     monkeypatch.setattr(plan, "processes", processes)
     with caplog.at_level("INFO"):
         assert draw("fig4", tmp_path, small_weights, picture_folder) == 0
-    ((costs, seconds, busy, threads, most),) = asked
-    assert len(costs) == 3 and len(set(costs)) == 1  # relu2_1; relu1_1 has been computed
-    assert 0 < seconds * costs[0] < SECONDS and 0 < busy <= 1 and most > 1
+    ((works, pace, threads, most),) = asked
+    assert len(works) == 3 and len(set(works)) == 1  # relu2_1; relu1_1 has been computed
+    assert works[0].panels == 1
+    assert 0 < pace.seconds(works[0], threads) < SECONDS and most > 1
     assert threads == int(variables.threads())
     assert "2 processes" in caplog.text
     assert "relu1_1" in next(line for line in caplog.messages if "stopped by" in line)
@@ -344,35 +345,57 @@ def test_small_figures_are_drawn_by_one_process(
 
 
 COSTS = st.lists(st.floats(0.1, 100), min_size=1, max_size=20)
+PACES = st.builds(plan.Pace, st.floats(0, 100), st.floats(0.001, 100))
 
 
-@given(COSTS, st.floats(0.001, 100), st.floats(0.01, 1), st.integers(1, 64), st.integers(-1, 70))
-def test_properties_of_the_number(costs, seconds, busy, threads, most):
-    number = plan.processes(costs, seconds, busy, threads, most)
+@given(COSTS, PACES, st.integers(1, 64), st.integers(-1, 70))
+def test_properties_of_the_number(costs, pace, threads, most):
+    works = [plan.Work(1, cost) for cost in costs]
+    number = plan.processes(works, pace, threads, most)
     assert 1 <= number <= max(1, min(threads, len(costs), most))
-    if number > 1:  # worth it
-        one = sum(costs) * seconds
-        serial = plan.serial_share(busy, threads)
-        least = one / number * 1 / (serial + (1 - serial) / threads) / (threads // number)
-        assert least * (serial * (threads // number) + 1 - serial) < one
-        assert one > plan.START
-    assert plan.processes(costs, seconds, 1.0, threads, most) == 1  # nothing to gain
+    alone = sum(pace.seconds(work, threads) for work in works)
+    if number > 1:  # worth it, though no process can do more than its part
+        slower = [pace.seconds(work, threads // number) for work in works]
+        assert max(sum(slower) / number, max(slower)) + plan.START < alone
+    assert plan.processes(works, plan.Pace(0, pace.shared), threads, most) == 1  # nothing to gain
+
+
+@given(
+    st.integers(1, 9),
+    st.floats(0.1, 99),
+    st.floats(0.1, 999),
+    st.floats(0.1, 1),
+    st.integers(1, 64),
+)
+def test_the_pace_is_what_was_measured(panels, cost, seconds, busy, threads):
+    work = plan.Work(panels, cost)
+    pace = plan.Pace.of(work, seconds, busy, threads)
+    assert pace.serial >= 0 and pace.shared >= -1e-9
+    assert pace.seconds(work, threads) == pytest.approx(seconds)
+    if threads == 1 or busy * threads < 1:  # not even one
+        return
+    spent = panels * pace.serial + cost * pace.shared
+    assert spent == pytest.approx(busy * threads * seconds)
+
+
+EVEN, UNEVEN = [plan.Work(1, 1)] * 20, [plan.Work(5, 10), plan.Work(5, 1)]
 
 
 @pytest.mark.parametrize(
-    ("costs", "seconds", "busy", "threads", "most", "number"),
+    ("works", "pace", "threads", "most", "number"),
     [
-        ([1] * 20, 10, 0.7, 2, 9, 2),
-        ([1] * 20, 10, 0.7, 2, 1, 1),  # memory
-        ([1] * 20, 0.1, 0.7, 2, 9, 1),  # done before the others have started
-        ([1] * 20, 10, 0.99, 2, 9, 1),
-        ([10, 1], 10, 0.7, 2, 9, 1),  # one core would be idle
-        ([1] * 16, 100, 0.2, 16, 99, 16),
-        ([1] * 16, 100, 0.2, 16, 5, 4),  # four threads each
+        (EVEN, (3, 14), 2, 9, 2),
+        (EVEN, (3, 14), 2, 1, 1),  # memory
+        (EVEN, (0.03, 0.14), 2, 9, 1),  # done before the others have started
+        (EVEN, (0.3, 20), 2, 9, 1),
+        (UNEVEN, (3, 14), 2, 9, 1),  # one core would be idle
+        ([plan.Work(1, 10)] * 20, (0.3, 2), 2, 9, 1),  # deeper: what is serial matters less
+        (EVEN[:16], (100, 400), 16, 99, 16),
+        (EVEN[:16], (100, 400), 16, 5, 4),  # four threads each
     ],
 )
-def test_numbers_of_processes(costs, seconds, busy, threads, most, number):
-    assert plan.processes(costs, seconds, busy, threads, most) == number
+def test_numbers_of_processes(works, pace, threads, most, number):
+    assert plan.processes(works, plan.Pace(*pace), threads, most) == number
 
 
 @given(COSTS, st.integers(1, 8))
@@ -394,12 +417,12 @@ def test_cost_is_that_of_the_convolutions(small_weights):
 
 
 def test_measured():
-    with plan.measured(2) as pace:
+    with plan.measured(2) as found:
         last = time.perf_counter() + 0.3
         while time.perf_counter() < last:
             pass
-    assert 0.3 <= pace.seconds < 5
-    assert pace.busy == pytest.approx(0.5, abs=0.1)  # one of two
+    assert 0.3 <= found.seconds < 5
+    assert found.busy == pytest.approx(0.5, abs=0.1)  # one of two
     seconds = environment.thread_seconds()
     assert seconds[environment.thread_name()] > 0.2
     assert environment.own_memory() > 10_000_000

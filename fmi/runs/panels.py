@@ -187,8 +187,8 @@ def compute(
 def _tasks(number: int, job: Job, names: Sequence[str], missing: Sequence[str]) -> List[Task]:
     """Return the tasks of a job: a chain, or single panels, so that all processes have work."""
     if job.chained and missing:
-        return [Task(number, tuple(names), job.cost * len(missing))]
-    return [Task(number, (name,), job.cost) for name in missing]
+        return [Task(number, tuple(names), len(missing), job.cost * len(missing))]
+    return [Task(number, (name,), 1, job.cost) for name in missing]
 
 
 def _processes(
@@ -203,17 +203,20 @@ def _processes(
         return min(team.number or 1, len(tasks)), tasks
     threads = int(variables.threads())
     first = min(tasks, key=lambda task: task.cost).job
-    with plan.measured(threads) as pace:
+    with plan.measured(threads) as found:
         finish(first)
-    known = sum(task.cost for task in tasks if task.job == first)
+    done = [task for task in tasks if task.job == first]
     rest = [task for task in tasks if task.job != first]
+    if not rest:
+        return 1, rest
+    work = plan.Work(sum(task.panels for task in done), sum(task.cost for task in done))
+    pace = plan.Pace.of(work, found.seconds, found.busy, threads)
     calls = [jobs[task.job].request.call for task in rest]
-    need = [call.network.picture_bytes(call.layers, *call.size) for call in calls]
-    each = environment.own_memory() + max(need, default=0)
-    most = int(MEMORY_SHARE * free_memory(calls[0].ctx) / each) if calls else 1
-    costs = [task.cost for task in rest]
-    number = plan.processes(costs, pace.seconds / known, pace.busy, threads, most)
-    log.debug("%.0f %% of the cores were busy: %d processes", 100 * pace.busy, number)
+    need = max(call.network.picture_bytes(call.layers, *call.size) for call in calls)
+    most = int(MEMORY_SHARE * free_memory(calls[0].ctx) / (environment.own_memory() + need))
+    works = [plan.Work(task.panels, task.cost) for task in rest]
+    number = plan.processes(works, pace, threads, most)
+    log.debug("%.0f %% of the cores were busy; processes: %d", 100 * found.busy, number)
     return number, rest
 
 

@@ -15,17 +15,27 @@ from typing import Iterator, List, Sequence
 from fmi.device import environment
 from fmi.networks.base import Network
 
-__all__ = ["GAIN", "START", "Pace", "cost", "longest", "measured", "processes", "serial_share"]
+__all__ = [
+    "GAIN",
+    "START",
+    "Measured",
+    "Pace",
+    "Work",
+    "cost",
+    "longest",
+    "measured",
+    "processes",
+]
 
-# The least gain that is worth several processes. They share caches and memory, so that forecasts
-# were up to .14 too good on two cores of an AMD EPYC (Zen 4): python -m experiments.processes.
+# The least gain that is worth several processes, which take several times the memory. On two cores
+# of an AMD EPYC (Zen 4), python -m experiments.processes: see "Whole figures" in README.md.
 GAIN = 0.05
 START = 4.0  # seconds until a process has imported MXNet, loaded the network and checked all jobs
 
 
 @dataclass
-class Pace:
-    """How fast one process with all threads has computed some panels.
+class Measured:
+    """How one process with all threads has computed some panels.
 
     Attributes
     ----------
@@ -40,7 +50,7 @@ class Pace:
 
 
 @contextlib.contextmanager
-def measured(threads: int) -> Iterator[Pace]:
+def measured(threads: int) -> Iterator[Measured]:
     """Measure what is computed inside a ``with`` statement by this process.
 
     Other programs on the same cores count little: where the time that this thread and the busiest
@@ -51,7 +61,7 @@ def measured(threads: int) -> Iterator[Pace]:
     threads
         The number of threads that could have been busy.
     """
-    found = Pace()
+    found = Measured()
     began, before = time.perf_counter(), environment.thread_seconds()
     yield found
     passed, after = time.perf_counter() - began, environment.thread_seconds()
@@ -87,49 +97,102 @@ def cost(network: Network, layers: Sequence[str], height: int, width: int) -> fl
     return total or float(height * width)
 
 
-def longest(costs: Sequence[float], number: int) -> float:
-    """Return the cost of the busiest of some processes, each of which takes the next task.
+def longest(seconds: Sequence[float], number: int) -> float:
+    """Return how long the busiest of some processes works, each of which takes the next task.
 
     >>> longest([3, 3, 2, 2, 2], 2)
     7.0
     """
     loads: List[float] = [0.0] * number
-    for value in sorted(costs, reverse=True):
+    for value in sorted(seconds, reverse=True):
         loads[loads.index(min(loads))] += value
     return max(loads)
 
 
-def serial_share(busy: float, threads: int) -> float:
-    """Return the part of the work that only one thread can do, by Amdahl's law."""
-    return min(1.0, (1 / busy - 1) / (threads - 1)) if threads > 1 and busy > 0 else 0.0
+@dataclass(frozen=True)
+class Work:
+    """Panels that one process computes from the beginning to the end.
+
+    Attributes
+    ----------
+    panels
+        Their number.
+    cost
+        The sum of their costs (:func:`cost`).
+    """
+
+    panels: int
+    cost: float
 
 
-def processes(costs: Sequence[float], seconds: float, busy: float, threads: int, most: int) -> int:
-    """Return the number of processes that compute some tasks soonest.
+@dataclass(frozen=True)
+class Pace:
+    """How long panels take.
 
-    `n` processes have ``threads // n`` threads each, of which each does its share of what is not
-    serial (:func:`serial_share`); the busiest process decides (:func:`longest`). Several processes
-    are chosen if they are expected to end sooner by :data:`GAIN`, with :data:`START` counted.
+    What only one thread can do is about the same for each panel, such as denoising and the
+    beginnings of operations; what all threads share grows with the cost.
+
+    Attributes
+    ----------
+    serial
+        Seconds for each panel that only one thread can work.
+    shared
+        Seconds of one thread for a cost of 1 that all threads can share.
+    """
+
+    serial: float
+    shared: float
+
+    @classmethod
+    def of(cls, work: Work, seconds: float, busy: float, threads: int) -> Pace:
+        """Return the pace at which one process has computed panels.
+
+        Parameters
+        ----------
+        work
+            The panels.
+        seconds
+            Time that they took.
+        busy
+            Share of the threads that were busy, 0 to 1.
+        threads
+            The number of threads.
+        """
+        serial = 0.0
+        if threads > 1:  # seconds = serial + shared / threads; busy threads seconds = their sum
+            serial = seconds * min(1.0, threads * (1 - busy) / (threads - 1))
+        shared = threads * (seconds - serial)
+        return cls(serial / work.panels, shared / work.cost)
+
+    def seconds(self, work: Work, threads: int) -> float:
+        """Return how long a process with some threads takes for panels."""
+        return work.panels * self.serial + work.cost * self.shared / threads
+
+
+def processes(works: Sequence[Work], pace: Pace, threads: int, most: int) -> int:
+    """Return the number of processes that compute some panels soonest.
+
+    `n` processes have ``threads // n`` threads each, and the busiest of them decides
+    (:func:`longest`). Several processes are chosen if they are expected to end sooner by
+    :data:`GAIN`, with :data:`START` counted. The threads of the last process do not become more
+    when the others have ended, as MXNet takes their number when it is imported; that cores are
+    idle then is counted too.
 
     Parameters
     ----------
-    costs
-        Cost of each task, which one process computes from its beginning to its end.
-    seconds
-        Time that one process with all threads needs for a task of cost 1.
-    busy
-        Share of the threads that are busy then.
+    works
+        What is computed.
+    pace
+        How long panels take.
     threads
         The number of threads that there may be in all processes together.
     most
         The largest number of processes, such as those that the memory has room for.
     """
-    serial = serial_share(busy, threads)
 
     def expected(number: int) -> float:
-        parts = threads // number
-        slower = (serial + (1 - serial) / parts) / (serial + (1 - serial) / threads)
-        return longest(costs, number) * seconds * slower + (START if number > 1 else 0)
+        each = [pace.seconds(work, threads // number) for work in works]
+        return longest(each, number) + (START if number > 1 else 0)
 
-    best = min(range(1, max(1, min(threads, len(costs), most)) + 1), key=expected)
+    best = min(range(1, max(1, min(threads, len(works), most)) + 1), key=expected)
     return best if expected(best) <= (1 - GAIN) * expected(1) else 1

@@ -63,12 +63,15 @@ class Task:
         Number of the job in the figure.
     keys
         Keys of the panels, which are some of the job, or all of them in the order of a chain.
+    panels
+        How many of them the store lacks.
     cost
-        About how long it takes (:func:`fmi.runs.plan.cost`).
+        About how long these take (:func:`fmi.runs.plan.cost`).
     """
 
     job: int
     keys: Tuple[str, ...]
+    panels: int
     cost: float
 
 
