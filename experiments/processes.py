@@ -64,6 +64,9 @@ class Row:
         Median of the ratios of neighbouring turns, ``several / one``.
     low, high
         The smallest and the largest of these ratios.
+    busy
+        Share of the cores that the one process kept busy, without other programs on them
+        (:func:`fmi.runs.plan.measured`); ``1 / busy`` is the most that several can gain.
     """
 
     network: str
@@ -75,16 +78,22 @@ class Row:
     ratio: float
     low: float
     high: float
+    busy: float
 
 
 class _Over(Exception):
     """The turn is over."""
 
 
-def turn(network: object, case: Case, seconds: float) -> Tuple[int, float]:
-    """Make steps for at least so many seconds; return their number and the seconds they took."""
+Answer = Tuple[int, float, float]  # steps, the seconds that they took, share of busy cores
+
+
+def turn(network: object, case: Case, seconds: float) -> Answer:
+    """Make steps for at least so many seconds."""
     from fmi import codes, descent, losses, pictures
     from fmi.call import Call
+    from fmi.device import variables
+    from fmi.runs import plan
 
     options = {"network": network, "settings": "fast", "ctx": "cpu", "precision": case.precision}
     options.update(long_edge=case.long_edge, steps=10_000, stop=0)
@@ -100,10 +109,10 @@ def turn(network: object, case: Case, seconds: float) -> Tuple[int, float]:
         if len(times) > 1 and times[-1] - times[0] >= seconds:
             raise _Over
 
-    with contextlib.suppress(_Over):
+    with plan.measured(int(variables.threads())) as found, contextlib.suppress(_Over):
         mean = call.network.mean
         descent.minimise(call.truncated, loss, first, call.settings, mean, tick, progress=False)
-    return len(times) - 1, times[-1] - times[0]
+    return len(times) - 1, times[-1] - times[0], found.busy
 
 
 def child(name: str) -> None:
@@ -142,8 +151,10 @@ def children(name: str, number: int, threads: int) -> Iterator[List[subprocess.P
             process.communicate()
 
 
-def rate(processes: Sequence[subprocess.Popen[str]], case: Case, seconds: float) -> float:
-    """Return the steps per second of all processes together.
+def rate(
+    processes: Sequence[subprocess.Popen[str]], case: Case, seconds: float
+) -> Tuple[float, float]:
+    """Return the steps per second of all processes together, and the share of busy cores.
 
     Raises
     ------
@@ -156,15 +167,16 @@ def rate(processes: Sequence[subprocess.Popen[str]], case: Case, seconds: float)
             assert process.stdin is not None
             process.stdin.write(f"{order}\n")
             process.stdin.flush()
-    total = 0.0
+    total, shares = 0.0, []
     for process in processes:
         assert process.stdout is not None
         answer = process.stdout.readline()
         if not answer:
             raise InputError("it cannot be computed here; fmi doctor tells what is missing")
-        steps, taken = json.loads(answer)
+        steps, taken, busy = json.loads(answer)
         total += steps / taken
-    return total
+        shares.append(busy)
+    return total, statistics.mean(shares)
 
 
 def rows(name: str, cases: Sequence[Case], rounds: int) -> Iterator[Row]:
@@ -175,17 +187,18 @@ def rows(name: str, cases: Sequence[Case], rounds: int) -> Iterator[Row]:
             for processes in (one, several):
                 rate(processes, case, 0)
             pairs = [(rate(one, case, LEAST), rate(several, case, LEAST)) for _ in range(rounds)]
-            ratios = [found[1] / found[0] for found in pairs]
+            ratios = [together[0] / alone[0] for alone, together in pairs]
             yield Row(
                 name,
                 case.layer,
                 case.long_edge,
                 case.precision,
-                one=statistics.median(found[0] for found in pairs),
-                several=statistics.median(found[1] for found in pairs),
+                one=statistics.median(alone[0] for alone, _ in pairs),
+                several=statistics.median(together[0] for _, together in pairs),
                 ratio=statistics.median(ratios),
                 low=min(ratios),
                 high=max(ratios),
+                busy=statistics.median(alone[1] for alone, _ in pairs),
             )
 
 
@@ -207,6 +220,7 @@ def lines(found: Sequence[Row]) -> List[str]:
             *(row.network, row.layer, str(row.long_edge), row.precision),
             *(f"{row.one:.3g}", f"{row.several:.3g}", f"{row.ratio:.2f}"),
             f"{row.low:.2f}, {row.high:.2f}",
+            f"{row.busy:.0%}",
         )
         for row in found
     ]
@@ -242,8 +256,9 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
             return 0
         show(machine_lines(machine()))
         cases = QUICK if chosen.quick else FULL
-        table, left_out = measure(chosen.networks, cases, max(1, chosen.rounds))
-        show([*lines(table), *left_out])
+        for name in chosen.networks:  # as soon as it is there
+            table, left_out = measure([name], cases, max(1, chosen.rounds))
+            show([*(lines(table) if table else []), *left_out])
     except FmiError as error:
         sys.stderr.write(f"processes: {error}\n")
         return 2

@@ -26,13 +26,15 @@ def test_the_whole_of_it(capfd, monkeypatch):
 def test_a_turn_counts_steps_after_the_first(monkeypatch):
     clock = iter(range(1000))
     monkeypatch.setattr(processes, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
-    assert processes.turn("embedded", processes.QUICK[0], 3) == (3, 3)
+    *found, busy = processes.turn("embedded", processes.QUICK[0], 3)
+    assert found == [3, 3] and 0 < busy <= 1
 
 
 def test_ratios_are_of_neighbouring_turns(monkeypatch):
-    rates = iter([0, 0, 1, 2, 10, 30])
+    rates = iter([(rate, rate / 100) for rate in (0, 0, 1, 2, 10, 30)])
     monkeypatch.setattr(processes, "rate", lambda *_: next(rates))
     monkeypatch.setattr(processes, "children", lambda *_: pytest.MonkeyPatch.context())
     (row,) = processes.rows("embedded", processes.QUICK[:1], 2)
     assert (row.one, row.several) == (5.5, 16) and (row.ratio, row.low, row.high) == (2.5, 2, 3)
+    assert row.busy == pytest.approx(0.055)
     assert isinstance(row, Row) and str(environment.cores()) in processes.lines([row])[0]
