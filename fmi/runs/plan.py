@@ -30,7 +30,9 @@ __all__ = [
 # The least gain that is worth several processes, which take several times the memory. On two cores
 # of an AMD EPYC (Zen 4), python -m experiments.processes: see "Whole figures" in README.md.
 GAIN = 0.05
-START = 4.0  # seconds until a process has imported MXNet, loaded the network and checked all jobs
+# Seconds until a process has imported MXNet, loaded the network and checked all jobs: 2.0 to 2.8 s
+# of a core were measured, for the embedded network, VGG-16 and VGG-19.
+START = 3.0
 
 
 @dataclass
