@@ -197,7 +197,9 @@ def _unreached(text: str) -> str:
         return "pip refuses the package index because its host is not trusted"
     if "CERTIFICATE_VERIFY_FAILED" in text or "confirming the ssl certificate" in text:
         return "the certificate of the package index was rejected"
-    if "connection broken" in text or "Could not fetch URL" in text:
+    failed = re.findall(r"Could not fetch URL \S+: (.*)", text)
+    answered = re.compile(r"\d{3} |.*too many \d{3} ")  # an HTTP status is an answer
+    if "connection broken" in text or not all(map(answered.match, failed)):
         # It may be the host of a proxy.
         host = re.search(r"host='([^']+)'|Could not fetch URL \w+://(?:[^/]*@)?([^/:]+)", text)
         return f"cannot connect to the package index{f' ({host[1] or host[2]})' if host else ''}"
