@@ -11,6 +11,10 @@ OWN := PYTHON VENV MXNET BENCH
 # PyTorch's CPU build; what plain PyPI serves for Linux brings CUDA along.
 TORCH := https://download.pytorch.org/whl/cpu
 
+# A package index that does not answer is given up after 20 seconds, not after 95.
+export PIP_RETRIES ?= 1
+export PIP_DEFAULT_TIMEOUT ?= 10
+
 # The wheel of the environment, which .ready holds (older ones are empty).
 here := $(shell cat $(VENV)/.ready 2>/dev/null)
 ifeq ($(here),)

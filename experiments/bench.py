@@ -861,6 +861,14 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
         plan = planned(chosen)
         make_folder(chosen.out)  # not after all the work
         result = measure(plan, show)
+        if plan.growth:
+            from experiments import processes  # imports this module
+
+            cases = processes.QUICK if chosen.quick else processes.FULL
+            networks = processes.NETWORKS[:1] if chosen.quick else processes.NETWORKS
+            rows, left_out = processes.measure(networks, cases)
+            result["processes"] = [asdict(row) for row in rows]
+            show([*processes.lines(rows), *left_out])
         files.save_json(chosen.out / "bench.json", result)
         draw(result, chosen.out / "bench.png")
     except FmiError as error:

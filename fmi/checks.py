@@ -22,6 +22,7 @@ __all__ = [
     "Memory",
     "Names",
     "Numbers",
+    "Processes",
     "Seed",
     "Text",
     "checked",
@@ -153,6 +154,7 @@ Names = Annotated[Tuple[Text, ...], BeforeValidator(_items), Field(min_length=1)
 Layers = Annotated[Tuple[Text, ...], Field(min_length=1)]
 Index = Annotated[int, BeforeValidator(_index)]
 Count = Annotated[int, BeforeValidator(_index), Field(ge=1, le=100_000)]
+Processes = Annotated[int, BeforeValidator(_index), Field(ge=1, le=256)]
 Seed = Annotated[int, BeforeValidator(_index), Field(ge=0, le=2**32 - 1)]
 Filters = Annotated[Tuple[Index, ...], BeforeValidator(_one_or_several)]
 FromText = BeforeValidator(_from_text)

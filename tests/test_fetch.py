@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 import types
 import urllib.parse
 import zipfile
@@ -259,7 +260,7 @@ def test_second_address(bad, server, tmp_path):
         ("wrong", "wrong: 204800 bytes with sha256 [0-9a-f]{64}, not " + SHA256, 1),
         ("endless", "endless: .*more bytes than the file has", 1),
         ("stalled", "stalled: .*in time", 3),
-        ("silent", "silent: .*in time", 3),
+        ("silent", "silent: .*in time", 1),  # it has never answered
         ("circle", "circle: Exceeded 30 redirects", None),
     ],
 )
@@ -581,3 +582,13 @@ def test_limit_on_file_size_is_real(tmp_path):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stdout == "ten\n" and "File too large" in done.stderr
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY
+
+
+def test_a_server_that_accepts_and_never_answers(server, tmp_path):
+    """It is not asked again, and no other address is tried: what swallows one swallows all."""
+    limits = Patience(connect=1, read=60, first=1.1, tries=3, pause=60)
+    began = time.monotonic()
+    with pytest.raises(FetchError, match="did not respond in time"):
+        fetch.fetch(source(server, "silent", "silent", "silent"), tmp_path, limits)
+    assert time.monotonic() - began < 20
+    assert server.asked.count("silent") == 1

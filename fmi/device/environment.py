@@ -15,9 +15,11 @@ import os
 import platform
 import site
 import sys
+import threading
+import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import FrozenSet, Iterator, List, Optional
+from typing import Dict, FrozenSet, Iterator, List, Optional
 
 from fmi.device.driver import UPDATE, Driver, loaded_path
 from fmi.errors import SetupError
@@ -36,8 +38,11 @@ __all__ = [
     "import_problem",
     "installed_wheel",
     "load_cuda_libraries",
+    "own_memory",
     "pip_install",
     "shared_with_cuda_12",
+    "thread_name",
+    "thread_seconds",
     "to_cpu",
     "to_cu112",
     "variable",
@@ -294,6 +299,31 @@ def cores(root: Path = Path("/")) -> int:
         except OSError:
             found.add(str(number))
     return len(found)
+
+
+def own_memory() -> int:
+    """Return the main memory in bytes that this process takes, or 0 if it is unknown."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return 0
+
+
+def thread_name() -> str:
+    """Return the name of the calling thread in :func:`thread_seconds`."""
+    return str(threading.get_native_id())
+
+
+def thread_seconds() -> Dict[str, float]:
+    """Return the seconds that each thread of this process has spent on a core.
+
+    Without Linux's ``/proc`` there is only the sum of all threads, under an empty name.
+    """
+    found = {}
+    for folder in Path("/proc/self/task").glob("*"):
+        with contextlib.suppress(OSError, ValueError, IndexError):  # it has ended
+            nanoseconds = (folder / "schedstat").read_text().split()[0]
+            found[folder.name] = int(nanoseconds) / 1e9
+    return found or {"": time.process_time()}
 
 
 @contextlib.contextmanager

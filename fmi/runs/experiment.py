@@ -62,6 +62,9 @@ class Experiment(BaseModel):
         Folder of the store; ``None`` means that of :func:`fmi.runs.store.open_store`.
     network, weights, input, ctx, precision, memory, seed
         As in :class:`fmi.call.Options`.
+    processes
+        Number of processes that compute a figure on the CPU; ``None`` lets
+        :func:`fmi.runs.plan.processes` choose it.
     overrides
         Single settings by name.
     folder
@@ -84,6 +87,7 @@ class Experiment(BaseModel):
     precision: checks.Text = str(Options.precision)
     memory: checks.Memory = Options.memory
     seed: Annotated[checks.Seed, checks.FromText] = Options.seed
+    processes: Optional[Annotated[checks.Processes, checks.FromText]] = None
     overrides: Dict[str, Any] = Field(default_factory=dict)
     folder: Optional[Path] = None
     given: FrozenSet[str] = frozenset()

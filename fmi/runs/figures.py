@@ -6,7 +6,7 @@ import functools
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Sequence, Tuple, Type
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, Type
 
 import numpy as np
 
@@ -15,15 +15,16 @@ from fmi import settings as presets
 from fmi.call import TRANSFERS, Call, in_one_line, layers_of, number_format
 from fmi.device.mxnet import Context, context
 from fmi.device.precision import Precision
+from fmi.errors import InputError
 from fmi.networks import catalogue
 from fmi.networks.base import Network, split_filters
 from fmi.pictures import Picture
 from fmi.runs.experiment import Experiment, Fig1, Fig2, Fig3, Fig4, Fig5, find
-from fmi.runs.panels import Job, compute, distinct
+from fmi.runs.panels import Job, Team, compute, distinct
 from fmi.runs.store import Store, open_store
 from fmi.sheets import Block
 
-__all__ = ["TITLES", "Named", "Run", "draw"]
+__all__ = ["TITLES", "Named", "Run", "blocks", "draw"]
 
 log = logging.getLogger(__name__)
 
@@ -136,7 +137,20 @@ class Run:
 
     def panels(self, jobs: Sequence[Job]) -> List[List[np.ndarray]]:
         """Return the panels of all jobs, which are computed if the store lacks them."""
-        return compute(self.experiment.figure, jobs, self.store, self.results)
+        return compute(self.experiment.figure, jobs, self.store, self.results, self._team())
+
+    def _team(self) -> Optional[Team]:
+        """Return what worker processes need; a GPU is used by this process alone."""
+        number = self.experiment.processes
+        if self.ctx.device_type == "gpu":
+            if (number or 1) > 1:
+                raise InputError(
+                    f"processes={number} is for the CPU, but {self.ctx} is used: omit it, or set"
+                    " ctx=cpu"
+                )
+            return None
+        resolved = {"settings": self.preset, "ctx": str(self.ctx), "precision": self.precision}
+        return Team(self.experiment.model_copy(update=resolved), number)
 
 
 def draw(experiment: Experiment) -> List[Path]:
@@ -150,9 +164,20 @@ def draw(experiment: Experiment) -> List[Path]:
         After Ctrl-C; finished panels are in the store.
     """
     run = Run(experiment)
-    blocks = DRAWERS[type(experiment)](run, experiment)
+    found = blocks(run)
     note = "" if isinstance(experiment, Fig2) else run.network.note
-    return list(sheets.save(sheets.sheet(blocks, note), run.results / experiment.figure))
+    return list(sheets.save(sheets.sheet(found, note), run.results / experiment.figure))
+
+
+def blocks(run: Run) -> List[Block]:
+    """Return the blocks of the sheet of an experiment.
+
+    Raises
+    ------
+    InputError, KeyboardInterrupt
+        As for :func:`draw`.
+    """
+    return DRAWERS[type(run.experiment)](run, run.experiment)
 
 
 def _fig1(run: Run, experiment: Fig1) -> List[Block]:

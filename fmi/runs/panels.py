@@ -5,22 +5,29 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import List, Sequence, Tuple
+from typing import Callable, Dict, Iterable, List, Mapping, Optional, Sequence, Set, Tuple
 
 import numpy as np
 from tqdm.auto import tqdm
 
 from fmi import files
 from fmi.call import in_one_line
+from fmi.device import environment, variables
+from fmi.device.mxnet import free_memory
 from fmi.errors import InputError
 from fmi.inversion import Inversion
 from fmi.request import Request
+from fmi.runs import plan
 from fmi.runs import store as stores
+from fmi.runs.experiment import Experiment
 from fmi.runs.store import Store
+from fmi.runs.workers import Task, fill
 
-__all__ = ["Job", "compute", "distinct"]
+__all__ = ["Job", "Team", "compute", "distinct", "write"]
 
 log = logging.getLogger(__name__)
+
+MEMORY_SHARE = 0.8  # share of the free memory that worker processes may use
 
 
 @dataclass(frozen=True)
@@ -39,9 +46,59 @@ class Job:
     request: Request
     stems: Tuple[str, ...]
 
+    @property
+    def names(self) -> List[str]:
+        """The keys of its panels in the store."""
+        return [stores.key(record) for record in self.request.records]
+
+    @property
+    def chained(self) -> bool:
+        """Whether each panel but the first needs the one before it."""
+        return any(place.before is not None for place in self.request.places)
+
+    @property
+    def cost(self) -> float:
+        """The cost of each of its panels (:func:`fmi.runs.plan.cost`)."""
+        call = self.request.call
+        return plan.cost(call.network, call.layers, *call.size)
+
+
+@dataclass(frozen=True)
+class Team:
+    """What worker processes need to compute panels beside this process.
+
+    Attributes
+    ----------
+    experiment
+        The experiment with everything resolved that depends on the machine.
+    number
+        Number of processes; ``None`` lets :func:`fmi.runs.plan.processes` choose it.
+    """
+
+    experiment: Experiment
+    number: Optional[int] = None
+
+
+class _Bar(tqdm):
+    """A progress bar on which each panel counts by its cost, so that the time left is right."""
+
+    def __init__(self, figure: str, costs: Mapping[str, float]) -> None:
+        self._costs = costs
+        self._seen: Set[str] = set()
+        form = "{l_bar}{bar}| [{elapsed}<{remaining}{postfix}]"
+        total = sum(costs.values())
+        super().__init__(total=total, desc=figure, bar_format=form, smoothing=0, disable=None)
+
+    def count(self, names: Iterable[str]) -> None:
+        """Count panels, each once."""
+        new = [name for name in names if name in self._costs and name not in self._seen]
+        self._seen.update(new)
+        self.set_postfix_str(f"{len(self._seen)} of {len(self._costs)} panels", refresh=False)
+        self.update(sum(self._costs[name] for name in new))
+
 
 def compute(
-    figure: str, jobs: Sequence[Job], store: Store, results: Path
+    figure: str, jobs: Sequence[Job], store: Store, results: Path, team: Optional[Team] = None
 ) -> List[List[np.ndarray]]:
     """Return the panels of all jobs, and write readable copies of them.
 
@@ -55,6 +112,8 @@ def compute(
         The store that holds the panels.
     results
         Folder for the copies.
+    team
+        If given, worker processes may compute some of the panels into the store.
 
     Returns
     -------
@@ -70,34 +129,109 @@ def compute(
     """
     for folder in (store.folder, results):
         files.prepare(folder)  # rather than fail after hours
-    names = [[stores.key(record) for record in job.request.records] for job in jobs]
-    missing = [sum(not store.intact(name) for name in row) for row in names]
-    log.info("%s: %d of %d panels to compute", figure, sum(missing), sum(map(len, names)))
-    panels, diverged = [], []
-    with tqdm(total=sum(missing), desc=figure, unit="panel", disable=None) as bar:
-        for job, count in zip(jobs, missing):
-            found = in_one_line(job.request.compute)()
-            for inversion, stem in zip(found, job.stems):
-                _write(inversion, store, results / stem)
-                if inversion.stopped == "diverged":
-                    diverged.append(stem)
-            if any(one.stopped == "interrupted" for one in found):
-                raise KeyboardInterrupt
-            if len(found) < len(job.stems):
-                diverged += job.stems[len(found) :]  # behind it in a chain
-            panels.append([np.asarray(one.image) for one in found if one.finished])
-            bar.update(count)
+    names = [job.names for job in jobs]
+    missing = [[name for name in row if not store.intact(name)] for row in names]
+    total = sum(map(len, names))
+    log.info("%s: %d of %d panels to compute", figure, sum(map(len, missing)), total)
+    tasks = [task for n, job in enumerate(jobs) for task in _tasks(n, job, names[n], missing[n])]
+    panels: Dict[int, List[np.ndarray]] = {}
+    written: Set[str] = set()
+    diverged: Set[str] = set()
+
+    def finish(number: int) -> None:
+        """Compute what the store lacks of a job, and write the copies."""
+        job = jobs[number]
+        found = in_one_line(job.request.compute)()
+        for inversion, stem in zip(found, job.stems):
+            if stem not in written:
+                write(inversion, store, results / stem)
+                written.add(stem)
+            if inversion.stopped == "diverged":
+                diverged.add(stem)
+        if any(one.stopped == "interrupted" for one in found):
+            raise KeyboardInterrupt
+        diverged.update(job.stems[len(found) :])  # behind it in a chain
+        panels[number] = [np.asarray(one.image) for one in found if one.finished]
+        bar.count(names[number])
+
+    with _Bar(figure, {name: jobs[n].cost for n, row in enumerate(missing) for name in row}) as bar:
+        number, rest = (1, tasks) if team is None else _processes(team, jobs, tasks, finish)
+        if team and number > 1:
+            threads = max(1, int(variables.threads()) // number)
+            plural = "" if threads == 1 else "s"
+            log.info("%s: %d processes with %d thread%s each", figure, number, threads, plural)
+            done = fill(
+                team.experiment, store, rest, number, threads, lambda name: bar.count([name])
+            )
+            written.update(done.written)
+            diverged.update(done.diverged)
+        for n, job in enumerate(jobs):
+            if not diverged.intersection(job.stems):
+                if n not in panels:
+                    finish(n)
+                continue
+            for name, stem in zip(names[n], job.stems):  # what is finished beside the diverged
+                found = None if stem in written else store.find(name)
+                if found is not None:
+                    write(found, store, results / stem)
     if diverged:
+        stems = [stem for job in jobs for stem in job.stems if stem in diverged]
         raise InputError(
-            f"{len(diverged)} of {sum(map(len, names))} panels diverged: {', '.join(diverged[:5])}"
-            f"{' ...' if len(diverged) > 5 else ''}; reduce LEARNING_RATE or CLIP (their last good"
+            f"{len(stems)} of {total} panels diverged: {', '.join(stems[:5])}"
+            f"{' ...' if len(stems) > 5 else ''}; reduce LEARNING_RATE or CLIP (their last good"
             f" pictures are in {results}, as ..._diverged.png)"
         )
-    return panels
+    return [panels[n] for n in range(len(jobs))]
 
 
-def _write(inversion: Inversion, store: Store, stem: Path) -> None:
-    """Write the readable files of a panel."""
+def _tasks(number: int, job: Job, names: Sequence[str], missing: Sequence[str]) -> List[Task]:
+    """Return the tasks of a job: a chain, or single panels, so that all processes have work."""
+    if job.chained and missing:
+        return [Task(number, tuple(names), len(missing), job.cost * len(missing))]
+    return [Task(number, (name,), 1, job.cost) for name in missing]
+
+
+def _processes(
+    team: Team, jobs: Sequence[Job], tasks: List[Task], finish: Callable[[int], None]
+) -> Tuple[int, List[Task]]:
+    """Return how many processes compute the panels, and the tasks that are left to them.
+
+    Unless the number is given, the job with the smallest cost is finished by this process, which
+    tells how fast it is and how well it uses the cores.
+    """
+    if team.number is not None or not tasks:
+        return min(team.number or 1, len(tasks)), tasks
+    threads = int(variables.threads())
+    first = min(tasks, key=lambda task: task.cost).job
+    with plan.measured(threads) as found:
+        finish(first)
+    done = [task for task in tasks if task.job == first]
+    rest = [task for task in tasks if task.job != first]
+    if not rest:
+        return 1, rest
+    work = plan.Work(sum(task.panels for task in done), sum(task.cost for task in done))
+    pace = plan.Pace.of(work, found.seconds, found.busy, threads)
+    calls = [jobs[task.job].request.call for task in rest]
+    need = max(call.network.picture_bytes(call.layers, *call.size) for call in calls)
+    most = int(MEMORY_SHARE * free_memory(calls[0].ctx) / (environment.own_memory() + need))
+    works = [plan.Work(task.panels, task.cost) for task in rest]
+    number = plan.processes(works, pace, threads, most)
+    log.debug("%.0f %% of the cores were busy; processes: %d", 100 * found.busy, number)
+    return number, rest
+
+
+def write(inversion: Inversion, store: Store, stem: Path) -> None:
+    """Write the readable files of a panel, and log how it ended.
+
+    Parameters
+    ----------
+    inversion
+        A result of `store`, or one that was interrupted or has diverged.
+    store
+        The store.
+    stem
+        Path of the files without suffix.
+    """
     if inversion.finished:
         store.export(inversion, stem)
     elif inversion.stopped == "diverged":

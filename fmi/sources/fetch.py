@@ -19,7 +19,7 @@ import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, List, Optional
+from typing import IO, Any, List, Optional, Tuple
 
 from fmi import files
 from fmi.errors import FetchError
@@ -43,7 +43,7 @@ class Patience:
         Timeout for a connection, and for the next bytes.
     first
         Timeout for the first response from any URL. Without internet access, a download fails
-        after this time.
+        after this time, also if something accepts connections and never answers.
     tries
         Number of attempts for each URL that did respond.
     pause
@@ -132,11 +132,15 @@ def _attempts(source: Source, target: Path, patience: Patience) -> List[str]:
         for attempt in range(patience.tries):
             time.sleep(patience.pause * attempt)
             sink = _Sink(source)
+            # A server that has answered once may take longer from then on.
+            read = patience.read if attempt else min(patience.read, patience.first)
             try:
-                _download(source, url, target, sink, patience)
+                _download(source, url, target, sink, (patience.connect, read))
                 log.info("%s fetched from %s", target, url)
                 return []
             except (_Wrong, requests.exceptions.RequestException) as error:
+                if isinstance(error, requests.exceptions.ReadTimeout):  # no answer at all
+                    sink.answered = False
                 problem = f"{url}: {_reason(error)}"
                 log.debug("try %d of %s", attempt + 1, problem)
             except OSError as error:
@@ -184,11 +188,14 @@ class _Sink:
         """Do nothing: closing the file flushes it."""
 
 
-def _download(source: Source, url: str, target: Path, sink: _Sink, patience: Patience) -> None:
+def _download(
+    source: Source, url: str, target: Path, sink: _Sink, timeout: Tuple[float, float]
+) -> None:
+    """Download a file; the timeouts are for a connection and for the next bytes."""
     import pooch
     from tqdm.auto import tqdm
 
-    sink.answered = _reached(url, patience.connect)
+    sink.answered = _reached(url, timeout[0])
     target.parent.mkdir(parents=True, exist_ok=True)
     if shutil.disk_usage(target.parent).free < source.size:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -199,9 +206,7 @@ def _download(source: Source, url: str, target: Path, sink: _Sink, patience: Pat
             desc=source.file, total=source.size, unit="B", unit_scale=True, disable=None
         ) as bar:
             sink.stream = stream
-            get_url = pooch.HTTPDownloader(
-                progressbar=bar, chunk_size=CHUNK, timeout=(patience.connect, patience.read)
-            )
+            get_url = pooch.HTTPDownloader(progressbar=bar, chunk_size=CHUNK, timeout=timeout)
             try:
                 get_url(url, sink, None)
             except _status_error() as error:

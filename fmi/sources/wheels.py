@@ -31,8 +31,9 @@ OPTIONS = (
     "--disable-pip-version-check",
     "--no-color",
     "--no-input",  # do not wait for a password
-    *("--retries", "1", "--timeout", "10"),
+    *("--retries", "0", "--timeout", "10"),
 )
+RESOLVER = "timeout:2 attempts:1"  # seconds for an answer of each name server; 5, twice, otherwise
 TICK = 0.1  # seconds
 PROBE = 256  # bytes; pip writes smaller files to test whether a folder is writable
 
@@ -76,6 +77,8 @@ def download(source: Source, folder: Path, begin: float, whole: float) -> Path:
     command = [sys.executable, "-m", "pip", "download", *OPTIONS]
     command += ["--dest", str(wheels), "-r", str(listed)]
     said = folder / "stderr"  # a child process of pip could keep a pipe open
+    details = folder / "log"  # where pip says that it cannot connect
+    command += ["--log", str(details)]
     with said.open("wb") as stream:
         terminal = sys.stderr is not None and sys.stderr.isatty()
         try:
@@ -84,7 +87,7 @@ def download(source: Source, folder: Path, begin: float, whole: float) -> Path:
                 stdin=subprocess.DEVNULL,
                 stdout=sys.stderr.fileno() if terminal else subprocess.DEVNULL,
                 stderr=stream,
-                env={**os.environ, "TMPDIR": str(temporary)},
+                env={"RES_OPTIONS": RESOLVER, **os.environ, "TMPDIR": str(temporary)},
             )
         except OSError as error:
             raise NoWheel(f"{sys.executable} cannot be run: {error.strerror or error}") from None
@@ -94,7 +97,7 @@ def download(source: Source, folder: Path, begin: float, whole: float) -> Path:
             finally:
                 _stop(process)
     if process.returncode:
-        raise _failure(said.read_text(encoding="utf-8", errors="replace"), source.pypi)
+        raise _failure(_text(said), _text(details), source.pypi)
     found = list(wheels.glob("*.whl"))
     if len(found) != 1:
         raise NoWheel("pip did not download exactly one wheel")
@@ -151,8 +154,12 @@ def _largest(folder: Path) -> int:
     return largest
 
 
-def _failure(text: str, requirement: str) -> Exception:
-    """Summarise the error output of pip as an exception with a short message."""
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+
+
+def _failure(text: str, details: str, requirement: str) -> Exception:
+    """Summarise the error output and the log of pip as an exception with a short message."""
     name = requirement.split("==")[0]
     full = re.search(r"\[Errno (\d+)\]", text)
     if full and int(full[1]) in FULL:
@@ -166,7 +173,7 @@ def _failure(text: str, requirement: str) -> Exception:
     if versions and versions[1] != "none":
         return NoWheel(f"the package index lacks this version of {name}, it has {versions[1]}")
     if versions:
-        return NoWheel(_unreached(text) or f"the package index has no wheel of {name}")
+        return NoWheel(_unreached(text + details) or f"the package index has no wheel of {name}")
     status = re.search(r"HTTP error (\d{3})", text)
     if status:
         return NoWheel(f"HTTP status {status[1]}")
@@ -190,7 +197,10 @@ def _unreached(text: str) -> str:
         return "pip refuses the package index because its host is not trusted"
     if "CERTIFICATE_VERIFY_FAILED" in text or "confirming the ssl certificate" in text:
         return "the certificate of the package index was rejected"
-    if "connection broken" in text or "Could not fetch URL" in text:
-        host = re.search(r"host='([^']+)'", text)  # may be the host of a proxy
-        return f"cannot connect to the package index{f' ({host[1]})' if host else ''}"
+    failed = re.findall(r"Could not fetch URL \S+: (.*)", text)
+    answered = re.compile(r"\d{3} |.*too many \d{3} ")  # an HTTP status is an answer
+    if "connection broken" in text or not all(map(answered.match, failed)):
+        # It may be the host of a proxy.
+        host = re.search(r"host='([^']+)'|Could not fetch URL \w+://(?:[^/]*@)?([^/:]+)", text)
+        return f"cannot connect to the package index{f' ({host[1] or host[2]})' if host else ''}"
     return ""
