@@ -19,7 +19,7 @@ ROOMS = (
     ("sources", "settings", "pictures"),
     ("codes", "losses"),
     ("networks",),
-    ("descent", "evidence", "inversion", "optimisers"),
+    ("descent", "evidence", "inversion", "optimisers", "whitening"),
     ("call", "request"),
     ("signatures", "keywords"),
     ("invert",),
