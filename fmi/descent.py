@@ -15,8 +15,9 @@ from fmi import pictures
 from fmi.device.mxnet import NDArray, mx
 from fmi.losses import Loss, squared_length
 from fmi.networks.base import Truncated
-from fmi.optimisers import update
+from fmi.optimisers import Optimiser, optimiser
 from fmi.settings import Settings
+from fmi.whitening import measured
 
 __all__ = [
     "Callback",
@@ -123,7 +124,7 @@ class _Batch:
     pictures: Tuple[int, ...]  # their indices
     image: NDArray  # (B, 3, H, W), finite
     before: NDArray  # the same pictures before the last step; their loss is finite
-    velocity: NDArray
+    optimiser: Optimiser
     change: Sequence[Optional[float]]  # relative, in the last step
     loss: Loss
 
@@ -134,11 +135,12 @@ class _Batch:
         if len(rows) == len(self.pictures):
             return self
         chosen = mx.nd.array(rows, ctx=self.image.context)
+        self.optimiser.take(rows)
         return _Batch(
             tuple(self.pictures[row] for row in rows),
             self.image.take(chosen),
             self.before.take(chosen),
-            self.velocity.take(chosen),
+            self.optimiser,
             [self.change[row] for row in rows],
             self.loss.take(rows),
         )
@@ -155,13 +157,13 @@ def minimise(
     label: str = "",
     finished: Optional[Finished] = None,
 ) -> List[Descent]:
-    """Minimise the loss of a batch of pictures with :func:`fmi.optimisers.update`.
+    """Minimise the loss of a batch of pictures with an optimiser.
 
-    A picture stops when ``||v|| / ||x|| < stop``. It is then removed from the batch, so that the
-    result is the same whether it is inverted alone or in a batch. Ctrl-C ends the descent and
-    keeps the current pictures.
+    A picture stops when ``||x_k - x_(k-1)|| / ||x_k|| < stop``. It is then removed from the
+    batch, so that the result is the same whether it is inverted alone or in a batch. Ctrl-C ends
+    the descent and keeps the current pictures.
 
-    A picture diverges when its loss, its gradient, its length or that of its velocity is not
+    A picture diverges when its loss, its gradient, its length or that of its move is not
     finite. It is then removed from the batch too; the last picture whose loss was finite is kept,
     and a warning is logged.
 
@@ -193,17 +195,20 @@ def minimise(
     del first  # large pictures need the memory
     done = [Descent(picture.asnumpy()) for picture in image]
     indices, changes = tuple(range(len(done))), [None] * len(done)
-    batch = _Batch(indices, image, image, mx.nd.zeros_like(image), changes, loss)
     began = time.perf_counter()
     hidden = None if progress is None else not progress
-    step = 0
+    step, batch = 0, None
     with tqdm(total=settings.steps, desc=label, unit="step", disable=hidden, leave=False) as bar:
         try:
+            whitening = measured(network, loss, first) if settings.gradient == "whiten" else None
+            chosen = optimiser(settings, image, whitening)
+            batch = _Batch(indices, image, image, chosen, changes, loss)
             for step in range(1, settings.steps + 1):
                 losses, gradient = network.gradient(batch.image, batch.loss)
-                moved = update(batch.image, gradient, batch.velocity, settings, step)
-                lengths = _length(batch.velocity), _length(moved)
-                values = mx.nd.stack(losses, *lengths, _zeros(gradient))
+                zeros = _zeros(gradient)
+                moved = batch.optimiser.move(batch.image, losses.asnumpy(), gradient, step)
+                lengths = _length(moved - batch.image), _length(moved)
+                values = mx.nd.stack(losses, *lengths, zeros)
                 values = values.asnumpy().astype(np.float64)
                 del gradient
                 stays = _good(done, batch, values, step, settings, label, began)
@@ -226,6 +231,8 @@ def minimise(
                     break
         except KeyboardInterrupt:
             log.warning("interrupted at step %d", step)
+            if batch is None:  # before the first step
+                return done
             for row, index in enumerate(batch.pictures):
                 if done[index].stopped == "interrupted":  # not "change", a moment ago
                     done[index].change = batch.change[row]
@@ -262,7 +269,7 @@ def _good(
 ) -> List[int]:
     """Store the losses and the pictures that diverge; return the rows of the others.
 
-    The rows of `values` are the loss of ``batch.image``, the lengths of the velocity and of the
+    The rows of `values` are the loss of ``batch.image``, the lengths of the move and of the
     picture after the step, and 0 times the gradient.
     """
     stays = []

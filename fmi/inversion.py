@@ -37,6 +37,7 @@ SOURCES = (
     "request.py",
     "settings.py",
     "sources/formats.py",
+    "whitening.py",
 )
 
 

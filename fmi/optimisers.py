@@ -3,24 +3,84 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from typing import List, Optional, Protocol, Sequence
 
 import numpy as np
 
 from fmi.device.mxnet import NDArray, mx
 from fmi.losses import squared_length
 from fmi.settings import Settings
+from fmi.whitening import Whitening
 
-__all__ = ["learning_rate", "momentum", "scaled", "update"]
+__all__ = [
+    "LBFGS",
+    "Momentum",
+    "Optimiser",
+    "learning_rate",
+    "momentum",
+    "optimiser",
+    "products",
+    "scaled",
+    "update",
+]
+
+
+class Optimiser(Protocol):
+    """Moves a batch of pictures, each independently of the others."""
+
+    def move(self, image: NDArray, losses: np.ndarray, gradient: NDArray, step: int, /) -> NDArray:
+        """Return the pictures whose gradient is needed next, or after the last step the result.
+
+        Parameters
+        ----------
+        image
+            The pictures (B, 3, H, W) that were returned last, or the initial ones.
+        losses
+            Their losses (B,).
+        gradient
+            The gradients of these losses, (B, 3, H, W).
+        step
+            Number of the step, starting at 1.
+        """
+
+    def take(self, rows: Sequence[int]) -> None:
+        """Continue with some pictures of the batch, in ascending order."""
+
+
+def optimiser(settings: Settings, image: NDArray, whitening: Optional[Whitening]) -> Optimiser:
+    """Return the optimiser of the settings for a batch of pictures.
+
+    Parameters
+    ----------
+    settings
+        Settings, whose `descent` is the name of the optimiser.
+    image
+        The initial pictures (B, 3, H, W) with the mean subtracted.
+    whitening
+        Applied to all gradients, unless ``None``.
+    """
+    if settings.descent == "lbfgs":
+        return LBFGS(settings, whitening)
+    return Momentum(settings, mx.nd.zeros_like(image), whitening)
+
+
+# --- momentum ---
 
 
 def learning_rate(settings: Settings, step: int) -> float:
     """Return the learning rate of a step, starting at 1.
 
     With the schedule ``"steps"``, it is multiplied by `decay` every `decay_every` steps. With
-    ``"cosine"``, it follows half a cosine wave that reaches 0 after the last step.
+    ``"cosine"``, it follows half a cosine wave that reaches 0 after the last step. Before, it rises
+    in a line during the share `warm_up` of the steps.
     """
+    before = settings.warm_up * settings.steps
+    if step <= before:
+        return settings.learning_rate * step / (before + 1)
     if settings.schedule == "cosine":
-        return settings.learning_rate * (1 + math.cos(math.pi * (step - 1) / settings.steps)) / 2
+        share = (step - 1 - before) / (settings.steps - before)
+        return settings.learning_rate * (1 + math.cos(math.pi * share)) / 2
     return settings.learning_rate * settings.decay ** ((step - 1) // settings.decay_every)
 
 
@@ -74,3 +134,180 @@ def update(
         wd=settings.weight_decay,
         clip_gradient=settings.clip if clips else -1.0,
     )
+
+
+class Momentum:
+    """Gradient descent with momentum, :func:`update`.
+
+    Parameters
+    ----------
+    settings
+        Learning rate, momentum, clip and so on.
+    velocity
+        The initial velocity (B, 3, H, W); it is modified.
+    whitening
+        Applied to all gradients, unless ``None``.
+    """
+
+    def __init__(
+        self, settings: Settings, velocity: NDArray, whitening: Optional[Whitening] = None
+    ) -> None:
+        self.settings, self.velocity, self.whitening = settings, velocity, whitening
+
+    def move(self, image: NDArray, _losses: np.ndarray, gradient: NDArray, step: int) -> NDArray:
+        """Return the pictures after a step."""
+        if self.whitening is not None:
+            gradient = self.whitening(gradient)
+        return update(image, gradient, self.velocity, self.settings, step)
+
+    def take(self, rows: Sequence[int]) -> None:
+        """Continue with some pictures of the batch."""
+        self.velocity = _take(self.velocity, rows)
+
+
+# --- L-BFGS ---
+
+PAIRS = 20  # steps that are remembered
+FIRST_STEP = 20.0  # root mean square of the first step, in grey levels of 0-255
+DECREASE = 1e-4  # of the loss, as a share of what the slope promises (Armijo's condition)
+SHORTER = (0.1, 0.5)  # limits of the factor by which a step that fails is shortened
+
+
+@dataclass
+class _Pair:
+    """A step s of each picture, the change y of the gradient, and ``1 / (s . y)``, (B,).
+
+    The last is 0 for pictures that did not move, or along whose step the loss is not convex.
+    """
+
+    step: NDArray
+    change: NDArray
+    inverse: np.ndarray
+
+
+class LBFGS:
+    """The limited-memory method of Broyden, Fletcher, Goldfarb and Shanno.
+
+    Nocedal & Wright, Numerical Optimization, 2nd edition, algorithm 7.4, with the whitening as the
+    initial inverse Hessian matrix up to a factor. Each step evaluates the loss once. If it has not
+    decreased enough, the next step tries a shorter move from the same picture.
+
+    Parameters
+    ----------
+    settings
+        The number of steps; momentum, learning rate, clip and weight decay are not used.
+    whitening
+        Positive definite map of gradients; ``None`` is the identity.
+    """
+
+    def __init__(self, settings: Settings, whitening: Optional[Whitening] = None) -> None:
+        self.settings, self.whitening = settings, whitening
+        self.pairs: List[_Pair] = []
+        self.scale: np.ndarray  # of the whitening, (B,)
+        self.image: NDArray  # the best pictures, with their losses and gradients
+        self.losses: np.ndarray
+        self.gradient: NDArray
+        self.direction: NDArray
+        self.slope: np.ndarray  # of the loss along the direction
+        self.length: np.ndarray  # of the move, in directions
+
+    def move(self, image: NDArray, losses: np.ndarray, gradient: NDArray, step: int) -> NDArray:
+        """Return the pictures to be tried next; after the last step, the best ones."""
+        if step == 1:
+            self.image, self.losses, self.gradient = image, losses, gradient.copy()
+            self._choose_direction(np.ones(len(losses), dtype=bool))
+        else:
+            promised = self.length * self.slope
+            good = losses <= self.losses + DECREASE * promised
+            if good.any():
+                self._accept(good, image, losses, gradient)
+            excess = losses - self.losses - promised
+            parabola = -promised / (2 * np.where(excess > 0, excess, np.inf))
+            shorter = self.length * np.clip(parabola, *SHORTER)
+            self.length = np.where(good, 1.0, shorter)
+        if step == self.settings.steps:
+            return self.image
+        return self.image + _rows(self.length, image) * self.direction
+
+    def take(self, rows: Sequence[int]) -> None:
+        """Continue with some pictures of the batch."""
+        chosen = list(rows)
+        for name in ("image", "gradient", "direction"):
+            setattr(self, name, _take(getattr(self, name), rows))
+        for name in ("losses", "slope", "length", "scale"):
+            setattr(self, name, getattr(self, name)[chosen])
+        self.pairs = [
+            _Pair(_take(p.step, rows), _take(p.change, rows), p.inverse[chosen]) for p in self.pairs
+        ]
+
+    def _accept(
+        self, good: np.ndarray, image: NDArray, losses: np.ndarray, gradient: NDArray
+    ) -> None:
+        """Continue from the pictures whose loss has decreased enough."""
+        moved = _where(good, image, self.image)
+        bent = _where(good, gradient, self.gradient)
+        pair = _Pair(moved - self.image, bent - self.gradient, np.zeros(len(good)))
+        curvature = products(pair.step, pair.change)
+        convex = good & (curvature > 0)
+        pair.inverse[convex] = 1 / curvature[convex]
+        sizes = products(pair.change, self._whitened(pair.change))
+        self.scale = np.where(convex, curvature / np.where(convex, sizes, 1), self.scale)
+        self.pairs = [*self.pairs[-(PAIRS - 1) :], pair]
+        self.image, self.gradient = moved, bent
+        self.losses = np.where(good, losses, self.losses)
+        self._choose_direction(good)
+
+    def _choose_direction(self, good: np.ndarray) -> None:
+        """Replace the directions of some pictures."""
+        if not self.pairs:
+            direction = self._whitened(self.gradient)
+            size = np.sqrt(products(direction, direction) / (direction.size / len(good)))
+            self.scale = FIRST_STEP / np.where(size > 0, size, 1)
+        else:
+            direction = self.gradient
+        factors = []
+        for pair in reversed(self.pairs):
+            factors.append(pair.inverse * products(pair.step, direction))
+            direction = direction - _rows(factors[-1], direction) * pair.change
+        if self.pairs:
+            direction = self._whitened(direction)
+        direction = _rows(self.scale, direction) * direction
+        for pair, factor in zip(self.pairs, reversed(factors)):
+            back = factor - pair.inverse * products(pair.change, direction)
+            direction = direction + _rows(back, direction) * pair.step
+        direction = -direction
+        if not good.all():
+            direction = _where(good, direction, self.direction)
+        self.direction = direction
+        self.slope = products(direction, self.gradient)
+        if not self.pairs:
+            self.length = np.ones(len(good))
+
+    def _whitened(self, gradient: NDArray) -> NDArray:
+        return gradient if self.whitening is None else self.whitening(gradient)
+
+
+def products(batch: NDArray, other: NDArray) -> np.ndarray:
+    """Return the inner product of each picture with another one, (B,) float64.
+
+    This uses the dot product of BLAS, because sums to few numbers use only one core in MXNet.
+    """
+    pairs = zip(batch.reshape((len(batch), -1)), other.reshape((len(other), -1)))
+    found = mx.nd.concat(*[mx.nd.dot(one, two) for one, two in pairs], dim=0)
+    return found.asnumpy().astype(np.float64)
+
+
+def _rows(factors: np.ndarray, like: NDArray) -> NDArray:
+    """Return one factor for each picture of a batch, to be multiplied by it."""
+    return mx.nd.array(factors, ctx=like.context, dtype="float32").reshape((-1, 1, 1, 1))
+
+
+def _where(good: np.ndarray, batch: NDArray, other: NDArray) -> NDArray:
+    """Return the pictures of `batch` that are good, and those of `other` in place of the rest."""
+    if good.all():
+        return batch.copy()
+    return mx.nd.where(mx.nd.array(good, ctx=batch.context, dtype="float32"), batch, other)
+
+
+def _take(batch: NDArray, rows: Sequence[int]) -> NDArray:
+    return batch.take(mx.nd.array(list(rows), ctx=batch.context))

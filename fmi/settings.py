@@ -42,6 +42,7 @@ Factor = Annotated[float, Field(ge=0, le=1e12, allow_inf_nan=False)]
 Colour = Annotated[float, Field(gt=0, le=1e4, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 Steps = Annotated[int, Field(ge=1, le=1_000_000)]
+Optimiser = Literal["momentum", "lbfgs"]
 
 
 @dataclass(frozen=True)
@@ -76,8 +77,11 @@ class Transfer:
     content: Weighting
     style: Weighting
     weight_decay: Share
+    # The same as for the other functions if None.
+    descent: Optional[Optimiser] = None
+    steps: Optional[Steps] = None
 
-    _numbers = field_validator("alpha", "beta", "weight_decay", mode="before")(number)
+    _numbers = field_validator("alpha", "beta", "weight_decay", "steps", mode="before")(number)
 
     @property
     def layers(self) -> Tuple[str, ...]:
@@ -107,10 +111,15 @@ class Settings:
     learning_rate: Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
     momentum: Share
     last_momentum: Share  # the momentum changes linearly to this value over all steps
-    gradient: Literal["clip", "scale"]  # clip each element to +-clip, or scale all to one size
+    descent: (
+        Optimiser  # gradient descent with momentum, or L-BFGS, which needs neither rate nor clip
+    )
+    # Clip each element to +-clip, or scale all to one size, or whiten and scale (fmi.whitening).
+    gradient: Literal["clip", "scale", "whiten"]
     # The limit (1e30 clips nothing), or the root mean square of the scaled gradient.
     clip: Annotated[float, Field(gt=0, le=1e30, allow_inf_nan=False)]
     schedule: Literal["steps", "cosine"]  # stepwise decay; half a cosine wave that ends at 0
+    warm_up: Share  # share of the steps in which the learning rate rises first
     decay: Annotated[float, Field(gt=0, le=1)]  # for "steps", the factor of the learning rate ...
     decay_every: Steps  # ... and the number of steps between decays
     weight_decay: Share  # applied to the difference of the picture from the mean colour
@@ -162,9 +171,11 @@ CODE = Settings(
     learning_rate=0.1,  # vis_invert.py: --lr
     momentum=0.9,  # vis_invert.py: mx.optimizer.SGD
     last_momentum=0.9,  # constant momentum
+    descent="momentum",
     gradient="clip",
     clip=10.0,
     schedule="steps",
+    warm_up=0.0,
     decay=0.9,  # vis_invert.py: mx.lr_scheduler.FactorScheduler
     decay_every=10,
     weight_decay=5e-4,
@@ -197,19 +208,20 @@ PAPER = replace(
     ),
 )
 
-# The objective of CODE in fewer steps. Measured on the panels of Fig. 3 for the Golden Gate Bridge,
-# filters 0-4 of relu1_2, relu2_2 and relu3_2 of VGG-19, at 512 pixels in bfloat16, where CODE needs
-# 112 to 194 steps (python -m experiments.presets).
+# The objective of CODE in fewer steps (docs/descents.md has what was measured).
 FAST = replace(
     CODE,
     preset="fast",
-    steps=54,  # measured: 52 miss the loss of CODE on two panels, by .02 and .06 %
+    purposeful=replace(CODE.purposeful, descent="lbfgs", steps=34),
+    gatys=replace(CODE.gatys, descent="lbfgs", steps=54),
+    steps=36,
     stop=0.0,  # the schedule determines the end
-    learning_rate=3.0,  # measured: with 2, the loss is up to .1 % higher at relu2_2
+    learning_rate=3.5,
     momentum=0.85,
-    last_momentum=0.6,  # measured: constant .75 is up to .1 % higher, .75 to .9 up to .6 %
-    gradient="scale",  # measured: signs (the effect of clipping) are .3 to 1.4 % higher
-    schedule="cosine",  # measured: slightly faster at relu1_2 than linear decay
+    last_momentum=0.6,
+    gradient="whiten",
+    schedule="cosine",
+    warm_up=0.4,
 )
 
 DEFAULT = "code"  # for networks whose activations are as large as those of Caffe's VGG
@@ -248,7 +260,7 @@ def override(
         Values by field name. Text, as from the command line, is converted.
     section
         ``"purposeful"`` or ``"gatys"``, to accept the fields of this :class:`Transfer` too. Its
-        weight decay is used for the descent.
+        weight decay, and its optimiser and steps if it has any, replace those of `settings`.
 
     Raises
     ------
@@ -265,7 +277,9 @@ def override(
             known = overridable() + (overridable(Transfer) if transfer is not None else ())
             raise unknown("setting", name, known)
     if section and transfer is not None:
-        settings = replace(settings, **{section: transfer, "weight_decay": transfer.weight_decay})
+        own = {name: getattr(transfer, name) for name in ("weight_decay", "descent", "steps")}
+        own = {name: value for name, value in own.items() if value is not None}
+        settings = replace(settings, **{section: transfer, **own})
     return settings
 
 
@@ -291,5 +305,6 @@ def as_dict(settings: Settings, section: Optional[str] = None) -> Dict[str, Any]
     """Return the settings as plain data, with style transfer only if it is `section`."""
     values = dataclasses.asdict(settings)
     transfer = {name: values.pop(name) for name in ("purposeful", "gatys")}
-    found = {**values, **(transfer[section] if section else {})}
+    own = transfer[section] if section else {}
+    found = {**values, **{name: value for name, value in own.items() if value is not None}}
     return {name: list(v) if isinstance(v, tuple) else v for name, v in found.items()}

@@ -19,7 +19,7 @@ ROOMS = (
     ("sources", "settings", "pictures"),
     ("codes", "losses"),
     ("networks",),
-    ("descent", "evidence", "inversion", "memory", "optimisers"),
+    ("descent", "evidence", "inversion", "memory", "optimisers", "whitening"),
     ("call", "request"),
     ("signatures", "keywords"),
     ("invert",),
