@@ -200,7 +200,9 @@ def minimise(
     step, batch = 0, None
     with tqdm(total=settings.steps, desc=label, unit="step", disable=hidden, leave=False) as bar:
         try:
-            whitening = measured(network, loss, first) if settings.gradient == "whiten" else None
+            whitening = (
+                measured(network, loss, image[:1]) if settings.gradient == "whiten" else None
+            )
             chosen = optimiser(settings, image, whitening)
             batch = _Batch(indices, image, image, chosen, changes, loss)
             for step in range(1, settings.steps + 1):
