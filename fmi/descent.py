@@ -17,7 +17,6 @@ from fmi.losses import Loss, squared_length
 from fmi.networks.base import Truncated
 from fmi.optimisers import Optimiser, optimiser
 from fmi.settings import Settings
-from fmi.whitening import measured
 
 __all__ = [
     "Callback",
@@ -200,10 +199,7 @@ def minimise(
     step, batch = 0, None
     with tqdm(total=settings.steps, desc=label, unit="step", disable=hidden, leave=False) as bar:
         try:
-            whitening = (
-                measured(network, loss, image[:1]) if settings.gradient == "whiten" else None
-            )
-            chosen = optimiser(settings, image, whitening)
+            chosen = optimiser(settings, network, loss, image)
             batch = _Batch(indices, image, image, chosen, changes, loss)
             for step in range(1, settings.steps + 1):
                 losses, gradient = network.gradient(batch.image, batch.loss)

@@ -9,9 +9,10 @@ from typing import List, Optional, Protocol, Sequence
 import numpy as np
 
 from fmi.device.mxnet import NDArray, mx
-from fmi.losses import squared_length
+from fmi.losses import Loss, squared_length
+from fmi.networks.base import Truncated
 from fmi.settings import Settings
-from fmi.whitening import Whitening
+from fmi.whitening import Whitening, measured
 
 __all__ = [
     "LBFGS",
@@ -48,21 +49,27 @@ class Optimiser(Protocol):
         """Continue with some pictures of the batch, in ascending order."""
 
 
-def optimiser(settings: Settings, image: NDArray, whitening: Optional[Whitening]) -> Optimiser:
-    """Return the optimiser of the settings for a batch of pictures.
+def optimiser(settings: Settings, network: Truncated, loss: Loss, image: NDArray) -> Optimiser:
+    """Return the optimiser of the settings, after measuring the whitening if they ask for it.
 
     Parameters
     ----------
     settings
         Settings, whose `descent` is the name of the optimiser.
+    network, loss
+        The network and the loss of the descent.
     image
         The initial pictures (B, 3, H, W) with the mean subtracted.
-    whitening
-        Applied to all gradients, unless ``None``.
     """
+    whitening = None
+    if settings.gradient == "whiten":
+        whitening = measured(network, loss, image[:1], WEAKEST[settings.descent])
     if settings.descent == "lbfgs":
         return LBFGS(settings, whitening)
     return Momentum(settings, mx.nd.zeros_like(image), whitening)
+
+
+WEAKEST = {"momentum": 0.2, "lbfgs": 1e-3}  # measured (docs/descents.md)
 
 
 # --- momentum ---

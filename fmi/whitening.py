@@ -21,7 +21,6 @@ from fmi.networks.base import Truncated
 __all__ = ["Whitening", "cosines", "measured", "of_answer", "variances"]
 
 RINGS = 32  # of frequencies, whose width grows with the frequency
-WEAKEST = 1e-3  # smallest variance, as a share of the largest; limits what noise is amplified by
 CONTRAST = 50.0  # standard deviation of the picture of noise, in grey levels of 0-255
 STRENGTH = 1e7  # of the targets of noise, beside which the statistics themselves are small
 
@@ -89,7 +88,7 @@ def variances(height: int, width: int, waves: np.ndarray) -> np.ndarray:
     return np.stack(means, axis=1)[ring].reshape(waves.shape)
 
 
-def measured(network: Truncated, loss: Loss, like: NDArray) -> Whitening:
+def measured(network: Truncated, loss: Loss, like: NDArray, weakest: float) -> Whitening:
     """Return the whitening for a network and a loss, from one gradient at a picture of noise.
 
     The loss is a sum of squares ``weight * ||S - T||^2``. Near its minimum, its Hessian matrix is
@@ -105,6 +104,8 @@ def measured(network: Truncated, loss: Loss, like: NDArray) -> Whitening:
         The loss. Its targets do not matter, so that all pictures of a batch have one whitening.
     like
         An array (1, 3, H, W) with the shape and on the device of the pictures.
+    weakest
+        As in :func:`of_answer`.
     """
     random = np.random.RandomState(0)
 
@@ -116,11 +117,22 @@ def measured(network: Truncated, loss: Loss, like: NDArray) -> Whitening:
         size = STRENGTH / math.sqrt(abs(term.weight)) if term.weight else 0
         terms.append(replace(term, target=noise(term.target.shape) * size))
     _, answer = network.gradient(noise(like.shape) * CONTRAST, Loss(tuple(terms)))
-    return of_answer(answer.asnumpy()[0], like)
+    return of_answer(answer.asnumpy()[0], like, weakest)
 
 
-def of_answer(answer: np.ndarray, like: NDArray) -> Whitening:
-    """Return the whitening for the answer of a network (3, H, W), on the device of `like`."""
+def of_answer(answer: np.ndarray, like: NDArray, weakest: float) -> Whitening:
+    """Return the whitening for the answer of a network to noise.
+
+    Parameters
+    ----------
+    answer
+        A gradient (3, H, W).
+    like
+        An array on the device where the whitening is needed.
+    weakest
+        Variance to which smaller ones are raised, as a share of the largest one. It limits the
+        factors, so that frequencies without answer are not amplified.
+    """
     _, height, width = answer.shape
     _, colours = np.linalg.eigh(np.cov(answer.reshape(3, -1)))
     rows, columns = cosines(height), cosines(width)
@@ -128,7 +140,7 @@ def of_answer(answer: np.ndarray, like: NDArray) -> Whitening:
     found = variances(height, width, waves.astype(np.float64))
     largest = found.max()
     if largest > 0:
-        factors = np.sqrt(largest / np.maximum(found, WEAKEST * largest))
+        factors = np.sqrt(largest / np.maximum(found, weakest * largest))
     else:
         factors = np.ones_like(found)
 
