@@ -72,3 +72,4 @@ class TransferKeywords(SeededKeywords, total=False):
     style_layers: Optional[Tuple[str, ...]]
     alpha: Optional[float]
     beta: Optional[float]
+    first_picture: Optional[Literal["noise", "content"]]

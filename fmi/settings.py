@@ -77,6 +77,7 @@ class Transfer:
     content: Weighting
     style: Weighting
     weight_decay: Share
+    first_picture: Literal["noise", "content"] = "noise"  # unless `init` is given
     # The same as for the other functions if None.
     descent: Optional[Optimiser] = None
     steps: Optional[Steps] = None
@@ -212,8 +213,8 @@ PAPER = replace(
 FAST = replace(
     CODE,
     preset="fast",
-    purposeful=replace(CODE.purposeful, descent="lbfgs", steps=34),
-    gatys=replace(CODE.gatys, descent="lbfgs", steps=54),
+    purposeful=replace(CODE.purposeful, descent="lbfgs", steps=26),
+    gatys=replace(CODE.gatys, descent="lbfgs", steps=48, first_picture="content"),
     steps=36,
     stop=0.0,  # the schedule determines the end
     learning_rate=3.5,

@@ -37,13 +37,18 @@ def test_fast_has_codes_objective():
         "last_momentum",
         "gradient",
         "schedule",
+        "warm_up",
     }
     differing = {
         name
         for name in settings.field_names(settings.Settings)
         if getattr(CODE, name) != getattr(FAST, name)
     }
-    assert differing == {"preset", *descent}
+    assert differing == {"preset", "purposeful", "gatys", *descent}
+    for name in ("purposeful", "gatys"):
+        own = {"descent", "steps", "first_picture"}
+        one, other = (dataclasses.asdict(getattr(preset, name)) for preset in (CODE, FAST))
+        assert {key for key in one if one[key] != other[key]} <= own
 
 
 def test_weightings_are_the_factors_of_the_equations():
