@@ -69,7 +69,7 @@ def optimiser(settings: Settings, network: Truncated, loss: Loss, image: NDArray
     return Momentum(settings, mx.nd.zeros_like(image), whitening)
 
 
-WEAKEST = {"momentum": 0.2, "lbfgs": 1e-3}  # measured (docs/descents.md)
+WEAKEST = {"momentum": 0.05, "lbfgs": 1e-3}  # measured (docs/descents.md)
 
 
 # --- momentum ---

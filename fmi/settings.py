@@ -215,7 +215,7 @@ FAST = replace(
     preset="fast",
     purposeful=replace(CODE.purposeful, descent="lbfgs", steps=26),
     gatys=replace(CODE.gatys, descent="lbfgs", steps=48, first_picture="content"),
-    steps=36,
+    steps=38,
     stop=0.0,  # the schedule determines the end
     learning_rate=3.5,
     momentum=0.85,
