@@ -54,7 +54,11 @@ SHEETS = {
     ),
     "vgg19_fig3_eq2": Sheet("fig3", (*SHALLOW, "PICTURES=golden_gate", "CHAIN=0")),
     "vgg19_fig3_neckarfront": Sheet("fig3", (*REAL, "PICTURES=tubingen")),
-    "vgg19_presets": Sheet("fig3", (*SHALLOW, "PICTURES=golden_gate"), draw=presets.compare),
+    "vgg19_presets": Sheet(
+        "fig3",
+        (*REAL, "PICTURES=golden_gate", "LAYERS=relu1_2,relu3_2,relu5_2", "FILTERS=0,1,2"),
+        draw=presets.compare,
+    ),
     "vgg19_fig4": Sheet("fig4", REAL),
     "vgg19_fig5": Sheet("fig5", REAL, 900),
 }

@@ -93,7 +93,7 @@ class Options:
     init
         Initial picture: ``"noise"`` for noise around the mean colour, ``"content"``, a picture, or
         (H, W, 3) float32 RGB on the 0-255 scale. Other sizes are resized. ``None`` is noise, except
-        in Gatys' transfer with ``"fast"`` (:attr:`fmi.settings.Transfer.first_picture`).
+        in style transfer with ``"fast"`` (:attr:`fmi.settings.Transfer.first_picture`).
     ctx
         ``"cpu"``, ``"gpu"`` or ``"gpu(1)"``. If ``None``, the environment variable ``FMI_CTX`` is
         used; if it is not set, the first GPU that works, else the CPU.

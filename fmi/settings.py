@@ -213,8 +213,8 @@ PAPER = replace(
 FAST = replace(
     CODE,
     preset="fast",
-    purposeful=replace(CODE.purposeful, descent="lbfgs", steps=26),
-    gatys=replace(CODE.gatys, descent="lbfgs", steps=48, first_picture="content"),
+    purposeful=replace(CODE.purposeful, descent="lbfgs", steps=34, first_picture="content"),
+    gatys=replace(CODE.gatys, descent="lbfgs", steps=50, first_picture="content"),
     steps=38,
     stop=0.0,  # the schedule determines the end
     learning_rate=3.5,
