@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from tqdm.auto import tqdm
 
 from experiments.outcome import finished
+from experiments.presets import reached
 from fmi import files, invert, sheets
 from fmi.errors import FmiError
 from fmi.inversion import Inversion
@@ -45,12 +46,6 @@ DESCENTS: Dict[str, Dict[str, Any]] = {
     "L-BFGS, whitened": {"settings": "fast", "descent": "lbfgs", "steps": 54},
 }
 Curves = Dict[str, List[float]]  # losses of each descent
-
-
-def reached(losses: Sequence[float], goal: float) -> int:
-    """Return the first step before which the loss is not above a goal, or 0."""
-    below = np.flatnonzero(np.asarray(losses) <= goal)
-    return int(below[0]) + 1 if below.size else 0
 
 
 def shares(curves: Mapping[str, Sequence[float]]) -> Dict[str, float]:

@@ -37,7 +37,8 @@ def words(small_weights, picture_folder, tmp_path):
 def test_shares_by_hand(fast, loss, reached):
     pair = {"code": inversion([10.0, 6.0, 4.0], 8.0), "fast": inversion(fast, 2.0)}
     wanted = {"loss": loss, "seconds": 0.25, "seconds_code": 8.0, "steps_code": 3}
-    assert presets.shares(pair) == {**wanted, "reached": reached}
+    until = 0.25 * reached / len(fast) if reached else None
+    assert presets.shares(pair) == {**wanted, "reached": reached, "until": until}
 
 
 def test_numbers_are_those_of_the_two_inversions(
@@ -63,8 +64,10 @@ def test_numbers_are_those_of_the_two_inversions(
         assert row["seconds"] > 0 and row["seconds_code"] > 0
         assert f"{place[0]} filter {place[1]}: loss {row['loss']:.4f}" in out
         pictures[place] = code.image, fast.image
-    good = sum(row["loss"] <= 1 and row["seconds"] <= 0.5 for row in table)
-    assert f"{good} of 4" in out
+    until = [row["until"] for row in table if row["reached"]]
+    assert f"{len(until)} of 4" in out
+    if until:
+        assert f"{np.median(until):.2f}" in out and f"{max(until):.2f}" in out
     with Image.open(tmp_path / "out/presets.png") as image:
         sheet = np.asarray(image.convert("RGB"), float)
     check_sheet(sheet, pictures)
