@@ -24,7 +24,7 @@ from typing import (
 
 import numpy as np
 
-from fmi import checks, codes, descent, files, memory, pictures
+from fmi import checks, codes, descent, files, memory, optimisers, pictures
 from fmi import settings as presets
 from fmi.device.mxnet import (
     Context,
@@ -333,7 +333,8 @@ class Call:
     def _needed(self) -> memory.Need:
         both = len(self._pictures)  # rank matching needs the codes of two pictures
         kept = [self.scheme.content_layer] if self._transfers else self.layers * both
-        return memory.Need(self.network, self.precision, self.layers, kept)
+        arrays = optimisers.kept(self.settings)
+        return memory.Need(self.network, self.precision, self.layers, kept, arrays)
 
     def _need(self, long_edge: int) -> int:
         """Estimate the bytes that one picture needs as a whole."""

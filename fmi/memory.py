@@ -13,8 +13,8 @@ __all__ = ["SMALLEST", "Need", "allowed"]
 
 SMALLEST = 1 << 20  # a smaller number of bytes is a mistake
 # Measured: arrays as large as the picture in a descent and after it, among them the picture before
-# and after a step, its velocity and gradient, the copy for a callback, and the result in float64.
-PICTURES = 12
+# and after a step, its gradient, the copy for a callback, and the result in float64.
+PICTURES = 11
 CODES = 2  # the content's and the target
 
 
@@ -55,12 +55,16 @@ class Need:
         Names of the layers of the loss.
     kept
         Those whose codes are needed as a whole, even if the network computes in tiles.
+    optimiser
+        Number of arrays as large as the picture that the optimiser keeps
+        (:func:`fmi.optimisers.kept`).
     """
 
     network: Network
     precision: str
     layers: Sequence[str]
     kept: Sequence[str]
+    optimiser: int
 
     def codes(self, layers: Sequence[str], height: int, width: int) -> int:
         """Return the size of the codes of one picture."""
@@ -75,7 +79,7 @@ class Need:
 
     def state(self, height: int, width: int) -> int:
         """Return the size of the arrays of a descent that are as large as the picture."""
-        return PICTURES * 3 * 4 * height * width
+        return (PICTURES + self.optimiser) * 3 * 4 * height * width
 
     def whole(self, height: int, width: int) -> int:
         """Estimate what one picture needs if the network computes it as a whole."""

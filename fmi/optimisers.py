@@ -18,6 +18,7 @@ __all__ = [
     "LBFGS",
     "Momentum",
     "Optimiser",
+    "kept",
     "learning_rate",
     "momentum",
     "optimiser",
@@ -70,6 +71,12 @@ def optimiser(settings: Settings, network: Truncated, loss: Loss, image: NDArray
 
 
 WEAKEST = {"momentum": 0.05, "lbfgs": 1e-3}  # measured (docs/descents.md)
+
+
+def kept(settings: Settings) -> int:
+    """Return the number of arrays as large as the picture that the optimiser needs."""
+    own = 2 * PAIRS + 5 if settings.descent == "lbfgs" else 1
+    return own + (4 if settings.gradient == "whiten" else 0)  # its factors, and waves on the way
 
 
 # --- momentum ---
