@@ -40,6 +40,9 @@ SIZE = (512, 383)  # width and height of the paper's Golden Gate Bridge as the 2
 FORMATS = ("float32", "bfloat16")
 GIGA = 1e9
 GROWTH_ROUNDS = 2
+# Of Fig. 3, for the time until preset "fast" reaches the last loss of "code".
+PANELS = ("PICTURES=skimage:coffee", "LONG_EDGE=256", "LAYERS=relu2_2,relu3_2", "FILTERS=0,1")
+QUICK_PANELS = ("WEIGHTS=embedded", PANELS[0], "LONG_EDGE=64", "LAYERS=relu2_2", "FILTERS=0")
 BUSY = 0.5  # load before the start, above which a person is warned
 
 
@@ -869,6 +872,13 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
             rows, left_out = processes.measure(networks, cases)
             result["processes"] = [asdict(row) for row in rows]
             show([*processes.lines(rows), *left_out])
+            from experiments import presets, tiles
+
+            found = tiles.measure("auto", tiles.QUICK if chosen.quick else tiles.FULL)
+            result["tiles"] = [asdict(row) for row in found]
+            show(tiles.lines(found))
+            result["presets"] = presets.measure(QUICK_PANELS if chosen.quick else PANELS)
+            show(["presets code and fast, the same loss:", presets.in_less_time(result["presets"])])
         files.save_json(chosen.out / "bench.json", result)
         draw(result, chosen.out / "bench.png")
     except FmiError as error:

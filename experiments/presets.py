@@ -25,6 +25,7 @@ from fmi.pictures import Picture
 from fmi.runs.experiment import Experiment, Fig3, read
 from fmi.runs.figures import Run
 
+FIG3 = Path(__file__).parent / "fig3.yaml"
 Pair = Dict[str, invert.Inversion]
 Table = List[Dict[str, Any]]
 
@@ -126,12 +127,21 @@ def compare(experiment: Experiment, comparison: Comparison = PRESETS) -> Path:
     return sheets.save(sheets.sheet([block]), stem)[0]
 
 
+def measure(words: Sequence[str]) -> Table:
+    """Return :func:`shares` for some panels of Fig. 3, in the words of ``make fig3``."""
+    experiment = read(FIG3, words)
+    assert isinstance(experiment, Fig3)
+    run = Run(experiment)
+    picture = run.named(experiment.pictures)[0].picture
+    places = [(name, f) for name, _ in run.layers(experiment.layers) for f in experiment.filters]
+    return [shares(pair(run, PRESETS, picture, layer, index)) for layer, index in places]
+
+
 def main(arguments: Sequence[str], comparison: Comparison = PRESETS) -> int:
     """Exit status 2 for a mistake in the input, 130 after Ctrl-C, when nothing is written."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    fig3 = Path(__file__).parent / "fig3.yaml"
     try:
-        run = read(fig3, [f"RESULTS=results/{comparison.name}", *arguments])
+        run = read(FIG3, [f"RESULTS=results/{comparison.name}", *arguments])
         sys.stdout.write(f"{compare(run, comparison)}\n")
     except FmiError as error:
         sys.stderr.write(f"{comparison.name}: {error}\n")
