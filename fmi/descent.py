@@ -76,7 +76,8 @@ class Descent:
     image
         (3, H, W) float32 with the mean subtracted; always finite unless the initial picture is not.
     loss
-        Loss before each step. If the descent diverged, the last value is the loss of `image`.
+        Loss before each step; with L-BFGS, the smallest one so far, which at the end is that of
+        `image`. If the descent diverged, the last value is the loss of `image`.
     change
         Relative change in the last step; ``None`` if there was no step.
     stopped
@@ -208,6 +209,7 @@ def minimise(
                 lengths = _length(moved - batch.image), _length(moved)
                 values = mx.nd.stack(losses, *lengths, zeros)
                 values = values.asnumpy().astype(np.float64)
+                values[0] = batch.optimiser.reached(values[0])
                 del gradient
                 stays = _good(done, batch, values, step, settings, label, began)
                 batch = replace(batch, image=moved, before=batch.image).take(stays)

@@ -46,6 +46,9 @@ class Optimiser(Protocol):
             Number of the step, starting at 1.
         """
 
+    def reached(self, losses: np.ndarray) -> np.ndarray:
+        """Return the losses (B,) that are reached, given those of the last pictures."""
+
     def take(self, rows: Sequence[int]) -> None:
         """Continue with some pictures of the batch, in ascending order."""
 
@@ -174,6 +177,10 @@ class Momentum:
             gradient = self.whitening(gradient)
         return update(image, gradient, self.velocity, self.settings, step)
 
+    def reached(self, losses: np.ndarray) -> np.ndarray:
+        """Return the losses as they are."""
+        return losses
+
     def take(self, rows: Sequence[int]) -> None:
         """Continue with some pictures of the batch."""
         self.velocity = _take(self.velocity, rows)
@@ -242,6 +249,10 @@ class LBFGS:
         if step == self.settings.steps:
             return self.image
         return self.image + _rows(self.length, image) * self.direction
+
+    def reached(self, losses: np.ndarray) -> np.ndarray:
+        """Return the losses of the best pictures, or those that are not finite."""
+        return np.where(np.isfinite(losses), self.losses, losses)
 
     def take(self, rows: Sequence[int]) -> None:
         """Continue with some pictures of the batch."""

@@ -525,6 +525,15 @@ def test_a_fast_batch_and_single_calls_are_the_same(picture, small_weights):
         assert np.abs(other.array - alone.array).max() < 0.5
 
 
+@pytest.mark.parametrize("steps", [2, 9])
+def test_the_last_loss_of_lbfgs_is_that_of_its_picture(steps, picture, style, small_weights):
+    options = {**QUICK, "weights": small_weights}
+    found = fmi.invert.gatys(picture, style, settings="fast", steps=steps, **options)
+    assert found.loss == sorted(found.loss, reverse=True)
+    again = fmi.invert.gatys(picture, style, init=found.array, steps=1, **options)
+    assert found.loss[-1] == pytest.approx(again.loss[0], rel=1e-3)
+
+
 @pytest.mark.parametrize(
     ("function", "arguments"),
     [

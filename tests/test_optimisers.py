@@ -167,6 +167,8 @@ def test_a_step_that_fails_is_shortened_from_the_same_picture():
     worse = np.array([loss[0] + 1e9, loss[1] - 1e3])  # the first picture fails, the second does not
     again = found.move(mx.nd.array(image + first), worse, mx.nd.array(gradient * 0.5), 2).asnumpy()
     np.testing.assert_allclose(again[0], image[0] + 0.1 * first[0], rtol=1e-4, atol=1e-3)
+    np.testing.assert_allclose(found.reached(worse), [loss[0], worse[1]])  # the best so far
+    assert np.isnan(found.reached(np.array([np.nan, 1.0]))[0])  # so that it is noticed
     assert np.abs(again[1] - image[1]).max() > np.abs(first[1]).max()
 
 
