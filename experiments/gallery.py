@@ -26,6 +26,7 @@ from fmi.runs.experiment import Experiment, read
 HERE = Path(__file__).parent
 QUALITY = 82
 REAL = ("WEIGHTS=vgg19", "PRECISION=bfloat16")
+PANELS = "LAYERS=relu1_2,relu3_2,relu5_2"
 SHALLOW = (*REAL, "LAYERS=relu1_2,relu2_2,relu3_2")
 
 
@@ -56,7 +57,7 @@ SHEETS = {
     "vgg19_fig3_neckarfront": Sheet("fig3", (*REAL, "PICTURES=tubingen")),
     "vgg19_presets": Sheet(
         "fig3",
-        (*REAL, "PICTURES=golden_gate", "LAYERS=relu1_2,relu3_2,relu5_2", "FILTERS=0,1,2"),
+        (*REAL, "PICTURES=golden_gate", PANELS, "FILTERS=0,1,2", "LONG_EDGE=256"),
         draw=presets.compare,
     ),
     "vgg19_fig4": Sheet("fig4", REAL),

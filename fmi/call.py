@@ -91,9 +91,8 @@ class Options:
     seed
         Seed of the initial picture and of random draws.
     init
-        Initial picture: ``"noise"`` for noise around the mean colour, ``"content"``, a picture, or
-        (H, W, 3) float32 RGB on the 0-255 scale. Other sizes are resized. ``None`` is noise, except
-        in style transfer with ``"fast"`` (:attr:`fmi.settings.Transfer.first_picture`).
+        Initial picture: ``None`` or ``"noise"`` for noise around the mean colour, ``"content"``, a
+        picture, or (H, W, 3) float32 RGB on the 0-255 scale. Other sizes are resized.
     ctx
         ``"cpu"``, ``"gpu"`` or ``"gpu(1)"``. If ``None``, the environment variable ``FMI_CTX`` is
         used; if it is not set, the first GPU that works, else the CPU.
@@ -481,8 +480,6 @@ class Call:
     def _read_init(self) -> Optional[np.ndarray]:
         """Check `init` and add it to the record; return it as (H, W, 3) if it is a picture."""
         init = self.options.init
-        if init is None and self.record["function"] in TRANSFERS:
-            init = self.scheme.first_picture
         if init is None or (isinstance(init, str) and init == "noise"):
             return None
         if isinstance(init, str) and init == "content":

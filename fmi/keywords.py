@@ -72,4 +72,3 @@ class TransferKeywords(SeededKeywords, total=False):
     style_layers: Optional[Tuple[str, ...]]
     alpha: Optional[float]
     beta: Optional[float]
-    first_picture: Optional[Literal["noise", "content"]]

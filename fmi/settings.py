@@ -77,7 +77,6 @@ class Transfer:
     content: Weighting
     style: Weighting
     weight_decay: Share
-    first_picture: Literal["noise", "content"] = "noise"  # unless `init` is given
     # The same as for the other functions if None.
     descent: Optional[Optimiser] = None
     steps: Optional[Steps] = None
@@ -213,8 +212,8 @@ PAPER = replace(
 FAST = replace(
     CODE,
     preset="fast",
-    purposeful=replace(CODE.purposeful, descent="lbfgs", steps=34, first_picture="content"),
-    gatys=replace(CODE.gatys, descent="lbfgs", steps=50, first_picture="content"),
+    purposeful=replace(CODE.purposeful, descent="lbfgs", steps=48),
+    gatys=replace(CODE.gatys, descent="lbfgs", steps=72),
     steps=38,
     stop=0.0,  # the schedule determines the end
     learning_rate=3.5,

@@ -46,7 +46,7 @@ def test_fast_has_codes_objective():
     }
     assert differing == {"preset", "purposeful", "gatys", *descent}
     for name in ("purposeful", "gatys"):
-        own = {"descent", "steps", "first_picture"}
+        own = {"descent", "steps"}
         one, other = (dataclasses.asdict(getattr(preset, name)) for preset in (CODE, FAST))
         assert {key for key in one if one[key] != other[key]} <= own
 
