@@ -97,7 +97,7 @@ def plot(all_curves: Mapping[str, Curves]) -> Figure:
             axes.plot(range(1, len(best) + 1), best, label=name)
         axes.axhline(1, color="black", linewidth=0.5)
         middle = curves[STANDARD][len(curves[STANDARD]) // 8] / goal
-        axes.set(title=place, xlabel="step", ylim=(1 - (middle - 1) * 0.5, middle))
+        axes.set(title=place, xlabel="step", ylim=(max(0, 1 - (middle - 1) * 0.5), middle))
     axes.legend()
     return figure
 
