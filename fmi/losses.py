@@ -28,18 +28,24 @@ __all__ = [
     "extent",
     "gatys",
     "gram",
+    "inner_products",
     "purposeful",
     "squared_length",
 ]
 
 
-def squared_length(batch: NDArray) -> NDArray:
-    """Return ``||x||^2`` for each picture of a batch (B, ...), (B,).
+def inner_products(batch: NDArray, other: NDArray) -> NDArray:
+    """Return the inner product of each array of a batch (B, ...) with another one, (B,).
 
     This uses the dot product of BLAS, because sums to few numbers use only one core in MXNet.
     """
-    rows = batch.reshape((batch.shape[0], -1))
-    return mx.nd.concat(*[mx.nd.dot(row, row) for row in rows], dim=0)
+    rows = zip(batch.reshape((len(batch), -1)), other.reshape((len(other), -1)))
+    return mx.nd.concat(*[mx.nd.dot(one, two) for one, two in rows], dim=0)
+
+
+def squared_length(batch: NDArray) -> NDArray:
+    """Return ``||x||^2`` for each picture of a batch (B, ...), (B,)."""
+    return inner_products(batch, batch)
 
 
 class SquaredError(mx.autograd.Function):

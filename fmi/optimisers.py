@@ -9,7 +9,7 @@ from typing import List, Optional, Protocol, Sequence
 import numpy as np
 
 from fmi.device.mxnet import NDArray, mx
-from fmi.losses import Loss, squared_length
+from fmi.losses import Loss, inner_products, squared_length
 from fmi.networks.base import Truncated
 from fmi.settings import Settings
 from fmi.whitening import Whitening, measured
@@ -22,7 +22,6 @@ __all__ = [
     "learning_rate",
     "momentum",
     "optimiser",
-    "products",
     "scaled",
     "update",
 ]
@@ -236,6 +235,10 @@ class LBFGS:
         """Return the pictures to be tried next; after the last step, the best ones."""
         if step == 1:
             self.image, self.losses, self.gradient = image, losses, gradient.copy()
+            first = self._whitened(gradient)
+            size = np.sqrt(_products(first, first) / (first.size / len(losses)))
+            self.scale = FIRST_STEP / np.where(size > 0, size, 1)
+            self.length = np.ones(len(losses))
             self._choose_direction(np.ones(len(losses), dtype=bool))
         else:
             promised = self.length * self.slope
@@ -272,10 +275,10 @@ class LBFGS:
         moved = _where(good, image, self.image)
         bent = _where(good, gradient, self.gradient)
         pair = _Pair(moved - self.image, bent - self.gradient, np.zeros(len(good)))
-        curvature = products(pair.step, pair.change)
+        curvature = _products(pair.step, pair.change)
         convex = good & (curvature > 0)
         pair.inverse[convex] = 1 / curvature[convex]
-        sizes = products(pair.change, self._whitened(pair.change))
+        sizes = _products(pair.change, self._whitened(pair.change))
         self.scale = np.where(convex, curvature / np.where(convex, sizes, 1), self.scale)
         self.pairs = [*self.pairs[-(PAIRS - 1) :], pair]
         self.image, self.gradient = moved, bent
@@ -284,42 +287,28 @@ class LBFGS:
 
     def _choose_direction(self, good: np.ndarray) -> None:
         """Replace the directions of some pictures."""
-        if not self.pairs:
-            direction = self._whitened(self.gradient)
-            size = np.sqrt(products(direction, direction) / (direction.size / len(good)))
-            self.scale = FIRST_STEP / np.where(size > 0, size, 1)
-        else:
-            direction = self.gradient
+        direction = self.gradient
         factors = []
         for pair in reversed(self.pairs):
-            factors.append(pair.inverse * products(pair.step, direction))
+            factors.append(pair.inverse * _products(pair.step, direction))
             direction = direction - _rows(factors[-1], direction) * pair.change
-        if self.pairs:
-            direction = self._whitened(direction)
-        direction = _rows(self.scale, direction) * direction
+        direction = _rows(self.scale, direction) * self._whitened(direction)
         for pair, factor in zip(self.pairs, reversed(factors)):
-            back = factor - pair.inverse * products(pair.change, direction)
+            back = factor - pair.inverse * _products(pair.change, direction)
             direction = direction + _rows(back, direction) * pair.step
         direction = -direction
         if not good.all():
             direction = _where(good, direction, self.direction)
         self.direction = direction
-        self.slope = products(direction, self.gradient)
-        if not self.pairs:
-            self.length = np.ones(len(good))
+        self.slope = _products(direction, self.gradient)
 
     def _whitened(self, gradient: NDArray) -> NDArray:
         return gradient if self.whitening is None else self.whitening(gradient)
 
 
-def products(batch: NDArray, other: NDArray) -> np.ndarray:
-    """Return the inner product of each picture with another one, (B,) float64.
-
-    This uses the dot product of BLAS, because sums to few numbers use only one core in MXNet.
-    """
-    pairs = zip(batch.reshape((len(batch), -1)), other.reshape((len(other), -1)))
-    found = mx.nd.concat(*[mx.nd.dot(one, two) for one, two in pairs], dim=0)
-    return found.asnumpy().astype(np.float64)
+def _products(batch: NDArray, other: NDArray) -> np.ndarray:
+    """Return the inner product of each picture with another one, (B,) float64."""
+    return inner_products(batch, other).asnumpy().astype(np.float64)
 
 
 def _rows(factors: np.ndarray, like: NDArray) -> NDArray:
