@@ -1,4 +1,4 @@
-"""Numbers about pictures: the distance of two textures, and what is kept of a picture."""
+"""Panels: the distance of two textures, and what is kept of a picture."""
 
 from __future__ import annotations
 
