@@ -15,6 +15,8 @@ from fmi.device.mxnet import NDArray, mx
 from fmi.errors import unknown
 
 __all__ = [
+    "along",
+    "directions",
     "energies",
     "energy",
     "energy_share",
@@ -44,10 +46,51 @@ def isolate(code: NDArray, filters: Sequence[int]) -> NDArray:
     NDArray
         (len(filters), C, M, N), one target for each filter.
     """
-    channels = code.shape[1]
+    chosen = mx.nd.one_hot(mx.nd.array(list(filters), ctx=code.context), code.shape[1])
+    return along(code, chosen)
+
+
+def along(code: NDArray, directions: NDArray) -> NDArray:
+    """Set the code at each position to the sum of all feature maps times a direction.
+
+    This extends Eq. 2 to directions in the space of channels; those along an axis are filters.
+
+    Parameters
+    ----------
+    code
+        (1, C, M, N).
+    directions
+        Unit vectors (D, C).
+
+    Returns
+    -------
+    NDArray
+        (D, C, M, N), one target for each direction.
+    """
     total = code.sum(axis=1, keepdims=True)
-    chosen = mx.nd.one_hot(mx.nd.array(list(filters), ctx=code.context), channels)
-    return mx.nd.broadcast_mul(chosen.reshape((-1, channels, 1, 1)), total)
+    return mx.nd.broadcast_mul(directions.expand_dims(2).expand_dims(3), total)
+
+
+def directions(channels: int, number: int, seed: int) -> np.ndarray:
+    """Draw directions in the space of channels, uniform on the sphere (Bau et al. 2017).
+
+    Parameters
+    ----------
+    channels
+        Number of channels C.
+    number
+        Number of directions D. A direction does not depend on this number.
+    seed
+        Integer from 0 to 2**32 - 1.
+
+    Returns
+    -------
+    numpy.ndarray
+        Unit vectors (D, C) float64.
+    """
+    random = np.random.RandomState(seed)
+    values = random.standard_normal((number, channels))
+    return values / np.linalg.norm(values, axis=1, keepdims=True)
 
 
 class _Energy(mx.autograd.Function):

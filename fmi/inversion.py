@@ -43,7 +43,7 @@ SOURCES = (
 
 @dataclass(frozen=True)
 class Place:
-    """Which of the pictures of a call: a filter, or a draw.
+    """Which of the pictures of a call: a filter, a draw, or a direction.
 
     Attributes
     ----------
@@ -53,16 +53,21 @@ class Place:
         The filters before it in a chain; ``None`` if there is no chain.
     draw
         Number of the draw, counted from 0.
+    direction
+        The direction in the space of channels.
     """
 
     filter: Optional[int] = None
     before: Optional[Tuple[int, ...]] = None
     draw: Optional[int] = None
+    direction: Optional[Tuple[float, ...]] = None
 
     def describe(self) -> Dict[str, Any]:
         """Return the place as plain data, for the record of an inversion."""
         if self.draw is not None:
             return {"draw": self.draw}
+        if self.direction is not None:
+            return {"direction": list(self.direction)}
         if self.filter is None:
             return {}
         found: Dict[str, Any] = {"filter": self.filter, "chain": self.before is not None}

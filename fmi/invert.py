@@ -16,6 +16,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Dict, List, Optional
 
+from numpy.typing import ArrayLike
+
 from fmi import request
 from fmi.call import Call, Filters, Layers, in_one_line, layers_of
 from fmi.device.mxnet import NDArray
@@ -32,8 +34,10 @@ __all__ = [
     "Inversion",
     "activations",
     "code",
+    "direction",
     "feature_map",
     "gatys",
+    "maximise",
     "purposeful",
     "random",
     "rank_match",
@@ -109,6 +113,82 @@ def feature_map(
         As for :func:`code`, and if a layer lacks a filter.
     """
     return request.feature_map(picture, layer, filters, chain, layers, keywords).compute()
+
+
+@spelled_out()
+@in_one_line
+def direction(
+    picture: Source,
+    layer: Layers,
+    directions: ArrayLike,
+    **keywords: Unpack[SeededKeywords],
+) -> List[Inversion]:
+    """Invert directions in the space of channels, as :func:`feature_map` does for single filters.
+
+    This is no function of the paper. It extends Eq. 2, in which the direction is that of an axis;
+    random directions tell whether filters are special (Bau et al. 2017).
+
+    Parameters
+    ----------
+    picture
+        Path, PIL image, or array of 8-bit values.
+    layer
+        A layer, such as ``"relu3_2"``.
+    directions
+        (C,) or (D, C), with one number for each feature map of the layer. Each direction is divided
+        by its length. :func:`fmi.codes.directions` draws random ones.
+    **keywords
+        See :class:`fmi.call.Options` and :class:`fmi.settings.Settings`.
+
+    Returns
+    -------
+    list of Inversion
+        One for each direction.
+
+    Raises
+    ------
+    fmi.errors.InputError
+        As for :func:`code`, and if the directions have another shape, are 0 or are not finite.
+    """
+    return request.direction(picture, layer, directions, keywords).compute()
+
+
+@spelled_out()
+@in_one_line
+def maximise(
+    picture: Source,
+    layer: Layers,
+    filters: Optional[Filters] = None,
+    **keywords: Unpack[SeededKeywords],
+) -> List[Inversion]:
+    """Maximise the mean activation of single feature maps (Erhan et al. 2009).
+
+    This is no inversion and no function of the paper, but what inversions are compared with. No
+    code is a target; the losses are minus the mean activations.
+
+    Parameters
+    ----------
+    picture
+        Path, PIL image, or array of 8-bit values, which has the proportions of the results.
+    layer
+        One or several layers, such as ``"relu3_2"``, or ``"relu3_2:17"`` with a filter.
+    filters
+        One or several filters, numbered from 0.
+    **keywords
+        See :class:`fmi.call.Options` and :class:`fmi.settings.Settings`. ``settings="fast"`` is
+        advised, whose gradients do not depend on the size of the loss.
+
+    Returns
+    -------
+    list of Inversion
+        One for each filter. Their `explained` is ``None``.
+
+    Raises
+    ------
+    fmi.errors.InputError
+        As for :func:`feature_map`.
+    """
+    return request.maximise(picture, layer, filters, keywords).compute()
 
 
 @spelled_out()

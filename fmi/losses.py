@@ -1,8 +1,8 @@
 """Losses as sums of terms: ``losses.code(...) + 0.1 * losses.gram(...)``.
 
 A term compares a statistic of the code of one layer with a target. Its value is
-``weight * ||difference||^2``, separately for each picture of a batch, so that the gradients of the
-pictures are independent.
+``weight * ||difference||^2`` or ``weight * <statistic, target>``, separately for each picture of a
+batch, so that the gradients of the pictures are independent.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ __all__ = [
     "SquaredError",
     "Sums",
     "Term",
+    "activation",
     "all_codes",
     "code",
     "energy",
@@ -76,7 +77,7 @@ class SquaredError(mx.autograd.Function):
 
 @dataclass(frozen=True)
 class Term:
-    """``weight * ||statistic(F) - target||^2`` at one layer.
+    """A squared error ``weight * ||statistic(F) - target||^2`` at a layer, or an inner product.
 
     Attributes
     ----------
@@ -87,11 +88,13 @@ class Term:
     target
         Array (B, ...).
     weight
-        Factor of the squared error.
+        Factor of the squared error or inner product.
     positions
         How the statistic depends on the positions of the code: ``"each"`` if it has the same
         positions and each depends on one position of the code alone, ``"summed"`` if it is a sum
         over the positions. ``None`` means neither; the code is then needed as a whole.
+    squared
+        Whether the term is a squared error; otherwise, it is an inner product.
     """
 
     layer: str
@@ -99,6 +102,7 @@ class Term:
     target: NDArray
     weight: float
     positions: Optional[Literal["each", "summed"]] = None
+    squared: bool = True
 
     def __call__(self, code: NDArray) -> NDArray:
         """Return the loss (B,) of a code (B, C, M, N)."""
@@ -106,11 +110,14 @@ class Term:
 
     def of(self, statistic: NDArray) -> NDArray:
         """Return the loss (B,) of a statistic (B, ...)."""
-        return SquaredError(self.target, self.weight)(statistic)
+        if self.squared:
+            return SquaredError(self.target, self.weight)(statistic)
+        products = (statistic * self.target).reshape((len(self.target), -1))
+        return products.sum(axis=1) * self.weight
 
     def of_zeros(self) -> NDArray:
-        """Return the loss (B,) of statistics that are 0, ``weight * ||target||^2``."""
-        return squared_length(self.target) * self.weight
+        """Return the loss (B,) of statistics that are 0, ``weight * ||target||^2`` or 0."""
+        return squared_length(self.target) * (self.weight if self.squared else 0)
 
 
 @dataclass(frozen=True)
@@ -159,7 +166,8 @@ class Loss:
         Notes
         -----
         With one term, this is ``1 - ||F - T||^2 / ||T||^2``. It is 1 if the targets are reached, 0
-        if a code of zeros is as near to them, and NaN if all targets are 0.
+        if a code of zeros is as near to them, and not finite if all targets are 0 or if no term is
+        a squared error.
         """
         zeros = self.terms[0].of_zeros()
         for term in self.terms[1:]:
@@ -259,6 +267,23 @@ def extent(values: NDArray) -> Tuple[int, int]:
 def energy(layer: str, target: NDArray, weight: float) -> Loss:
     """Return ``weight * ||F I - T||^2``, the style term of Eq. 5, for target sums (B, C)."""
     return Loss((Term(layer, codes.energy, target, weight, "summed"),))
+
+
+def activation(layer: str, chosen: NDArray, weight: float) -> Loss:
+    """Return ``-weight * <F I, chosen>``, which is smallest where activations are largest.
+
+    This is the objective of activation maximisation (Erhan et al. 2009), without a target code.
+
+    Parameters
+    ----------
+    layer
+        Name of the layer.
+    chosen
+        The factor of each feature map (B, C); 1 for the chosen one and 0 for the others.
+    weight
+        Factor; ``1 / MN`` gives the mean over positions.
+    """
+    return Loss((Term(layer, codes.energy, chosen, -weight, "summed", squared=False),))
 
 
 def gram(layer: str, target: NDArray, weight: float) -> Loss:

@@ -6,19 +6,34 @@ documents them, and builds the targets of one kind of inversion.
 
 from __future__ import annotations
 
+import functools
+import math
+import operator
 from dataclasses import dataclass
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from fmi import checks, codes, losses
 from fmi.call import Call, Filters, Layers, layers_of, places_of
-from fmi.device.mxnet import NDArray
+from fmi.device.mxnet import NDArray, mx
+from fmi.errors import InputError, shown
 from fmi.inversion import Inversion, Place
 from fmi.losses import Loss
 from fmi.pictures import Source
 
-__all__ = ["Request", "code", "feature_map", "gatys", "purposeful", "random", "rank_match"]
+__all__ = [
+    "Request",
+    "code",
+    "direction",
+    "feature_map",
+    "gatys",
+    "maximise",
+    "purposeful",
+    "random",
+    "rank_match",
+]
 
 
 @dataclass(frozen=True)
@@ -95,6 +110,68 @@ def feature_map(
         return found
 
     return Request(call, places, compute)
+
+
+def direction(
+    picture: Source,
+    layer: Optional[Layers],
+    directions: ArrayLike,
+    keywords: Mapping[str, Any],
+) -> Request:
+    """Ask for the inversion of directions in the space of channels."""
+    names = layers_of(layer)
+    if len(names) > 1:
+        raise InputError(f"directions belong to one layer, but {len(names)} layers are given")
+    call = Call("direction", names, keywords, {"content": picture})
+    values = _unit_vectors(directions, call.network.layer(call.layers[0]).channels)
+    places = [Place(direction=tuple(row)) for row in values.tolist()]
+
+    def loss(group: Sequence[Place]) -> Loss:
+        rows = call.to_device(np.array([place.direction for place in group]))
+        targets = {name: codes.along(values, rows) for name, values in call.content.items()}
+        return losses.all_codes(targets, call.settings.code_weight)
+
+    return _of_all(call, places, loss)
+
+
+def _unit_vectors(directions: ArrayLike, channels: int) -> np.ndarray:
+    """Return directions as unit vectors (D, C) float64."""
+    try:
+        values = np.atleast_2d(np.asarray(directions, dtype=np.float64))
+    except (TypeError, ValueError):
+        raise InputError(f"directions={shown(directions)} must be an array of numbers") from None
+    if values.ndim != 2 or values.shape[1] != channels or not len(values):
+        raise InputError(
+            f"directions have the shape {np.shape(directions)}; give one or several rows of"
+            f" {channels} numbers, one for each feature map of the layer"
+        )
+    lengths = np.linalg.norm(values, axis=1, keepdims=True)
+    if not (np.isfinite(lengths).all() and lengths.all()):
+        raise InputError("directions must be finite, and none may be 0")
+    return values / lengths
+
+
+def maximise(
+    picture: Source,
+    layer: Optional[Layers],
+    filters: Optional[Filters],
+    keywords: Mapping[str, Any],
+) -> Request:
+    """Ask for the maximisation of the mean activation of single feature maps."""
+    names, chosen = places_of(layer, None, filters)
+    call = Call("maximise", names, keywords, {"content": picture})
+    call.check_filters(chosen)
+
+    def loss(group: Sequence[Place]) -> Loss:
+        wanted = call.to_device(np.array([place.filter for place in group]))
+        sizes = call.truncated.sizes(*call.size)
+        parts = []
+        for name in call.layers:
+            rows = mx.nd.one_hot(wanted, call.network.layer(name).channels)
+            parts.append(losses.activation(name, rows, 1 / math.prod(sizes[name])))
+        return functools.reduce(operator.add, parts)
+
+    return _of_all(call, [Place(index) for index in chosen], loss)
 
 
 def random(

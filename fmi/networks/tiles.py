@@ -409,7 +409,8 @@ class Tiled(Truncated):
                 losses.append(term.of(total))
                 for one, of_tile in zip(own, targets):
                     if one is not None:
-                        of_tile[place] = term.target + (one - total)
+                        others = one - total if term.squared else 0
+                        of_tile[place] = term.target + others
         return _FirstPass(functools.reduce(operator.add, losses), targets)
 
     def free(self) -> None:
