@@ -191,17 +191,23 @@ def packaged(figure: str) -> Path:
     return Path(__file__).with_name(f"{figure}.yaml")
 
 
-def read(path: Path, overrides: Sequence[str] = ()) -> Experiment:
+def read(
+    path: Path,
+    overrides: Sequence[str] = (),
+    kinds: Mapping[str, Type[Experiment]] = FIGURES,
+) -> Experiment:
     """Read the YAML file of an experiment and apply ``KEY=VALUE`` overrides.
 
     Parameters
     ----------
     path
-        YAML file with the fields of one of the classes in :data:`FIGURES`, and any field of
+        YAML file with the fields of one of the classes in `kinds`, and any field of
         :class:`fmi.settings.Settings`.
     overrides
         Text such as ``"LAYERS=relu1_2,relu2_2"``, with keys in upper or lower case and commas
         between the items of lists.
+    kinds
+        The classes of experiments, by the value of the key ``figure``.
 
     Raises
     ------
@@ -210,11 +216,9 @@ def read(path: Path, overrides: Sequence[str] = ()) -> Experiment:
     """
     raw = _mapping(path)
     figure = raw.get("figure")
-    if not isinstance(figure, str) or figure not in FIGURES:
-        raise InputError(
-            f"{path}: 'figure' must be one of {', '.join(FIGURES)}, not {shown(figure)}"
-        )
-    kind = FIGURES[figure]
+    if not isinstance(figure, str) or figure not in kinds:
+        raise InputError(f"{path}: 'figure' must be one of {', '.join(kinds)}, not {shown(figure)}")
+    kind = kinds[figure]
     section = "gatys" if figure == "fig5" else None  # both transfers have the same settings
     own = [name for name in kind.model_fields if name not in OWN]
     single = [*presets.overridable(), *(presets.overridable(presets.Transfer) if section else ())]
