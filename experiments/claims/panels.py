@@ -24,7 +24,9 @@ __all__ = [
     "MAXIMISED",
     "UNTRAINED",
     "Panels",
+    "Place",
     "compute",
+    "directions",
 ]
 
 FILTERS = "filters"
@@ -49,7 +51,7 @@ class Panels:
         The filters (N,); for random directions, their numbers.
     inversions
         The inversions, an array (N, K, S) of objects. Activation maximisation knows no content
-        picture, so that K is 1.
+        picture, so that K initial pictures take their places, and S is 1.
     """
 
     kind: str
@@ -115,12 +117,16 @@ def _untrained(place: Place, picture: Picture, start: int) -> List[Inversion]:
     )
 
 
-def _directions(place: Place, picture: Picture, start: int) -> List[Inversion]:
+def directions(place: Place) -> np.ndarray:
+    """Return random directions, as many as filters, (N, C)."""
     channels = place.network.layer(place.layer).channels
     seed = zlib.crc32(f"{place.layer} {place.seed}".encode())
-    rows = codes.directions(channels, len(place.filters), seed)
+    return codes.directions(channels, len(place.filters), seed)
+
+
+def _directions(place: Place, picture: Picture, start: int) -> List[Inversion]:
     return invert.direction(
-        picture, place.layer, rows, seed=start, network=place.network, **place.options
+        picture, place.layer, directions(place), seed=start, network=place.network, **place.options
     )
 
 
@@ -170,10 +176,12 @@ def compute(
     KeyboardInterrupt
         After Ctrl-C; finished panels are in the store.
     """
-    pictures = place.pictures[:1] if kind == MAXIMISED else place.pictures
-    found = np.empty((len(place.filters), len(pictures), starts), dtype=object)
-    for column, picture in enumerate(pictures):
-        for start in range(starts):
-            found[:, column, start] = finished(KINDS[kind](place, picture, start))
+    columns = [(picture, range(starts)) for picture in place.pictures]
+    if kind == MAXIMISED:
+        columns = [(place.pictures[0], range(n, n + 1)) for n in range(len(columns))]
+    found = np.empty((len(place.filters), len(columns), len(columns[0][1])), dtype=object)
+    for column, (picture, seeds) in enumerate(columns):
+        for row, seed in enumerate(seeds):
+            found[:, column, row] = finished(KINDS[kind](place, picture, seed))
             count(len(place.filters))
     return Panels(kind, place.layer, place.filters, found)

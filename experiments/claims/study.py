@@ -12,15 +12,23 @@ from experiments.claims import controls, panels
 from experiments.claims.design import Design, drawn
 from experiments.claims.panels import Panels, Place
 from fmi.errors import InputError
+from fmi.evidence import crops, maps, textures
+from fmi.evidence.crops import Crops
+from fmi.evidence.textures import Descriptor
+from fmi.networks import catalogue
 from fmi.networks.base import Network
 from fmi.pictures import Picture
 from fmi.runs.figures import Run
 
-__all__ = ["Study"]
+__all__ = ["CROP", "Study"]
 
 log = logging.getLogger(__name__)
 
 LONG_EDGE = {True: 128, False: 224}  # of the panels, by whether the network is the embedded one
+CROP = 128  # side of the natural crops in pixels, a multiple of all patches that are shuffled
+STRIDE = 64
+SCALES = (1.0, 0.5)
+OTHERS = ("vgg19", "vgg16-hed")  # networks that may be here beside the embedded one
 
 
 class Study:
@@ -78,10 +86,104 @@ class Study:
         return drawn(layer, channels, self.design.n, self.design.seed)
 
     def starts(self, kind: str) -> int:
-        """Return the number of initial pictures of one kind of panels."""
-        design = self.design
-        few = kind in panels.CONTROLS and kind != panels.MAXIMISED
-        return min(design.starts, design.control_starts) if few else design.starts
+        """Return the number of initial pictures of each panel of one kind."""
+        if kind == panels.MAXIMISED:  # K of them take the place of content pictures
+            return 1
+        few = kind in panels.CONTROLS
+        return min(self.design.starts, self.design.control_starts) if few else self.design.starts
+
+    # --- natural pictures ---
+
+    @functools.cached_property
+    def content(self) -> List[np.ndarray]:
+        """The content pictures at the size of the panels, (H, W, 3) uint8 RGB."""
+        return [textures.scaled(picture.pixels, self.long_edge) for picture in self.pictures]
+
+    @functools.cached_property
+    def photographs(self) -> List[Picture]:
+        """Photographs from which natural crops are cut."""
+        return crops.photographs(self.design.photos)
+
+    @functools.cached_property
+    def crops(self) -> Crops:
+        """Natural crops."""
+        return crops.cut(self.photographs, CROP, STRIDE, SCALES)
+
+    def responses(
+        self, kind: str, given: Sequence[np.ndarray], layers: Optional[Sequence[str]] = None
+    ) -> Dict[str, np.ndarray]:
+        """Return the mean activation of each feature map on pictures.
+
+        Parameters
+        ----------
+        kind
+            The kind of panels whose network is asked: the untrained one, or the network itself.
+        given
+            Pictures (H, W, 3) uint8 RGB.
+        layers
+            Names of layers; by default those of the study.
+
+        Returns
+        -------
+        dict
+            (n, C) for each layer, computed in float32.
+        """
+        network = self.untrained if kind == panels.UNTRAINED else self.network
+        return crops.responses(network, given, self.layers if layers is None else layers)
+
+    @functools.lru_cache(maxsize=None)  # noqa: B019 - a study lives as long as the process
+    def responses_to(self, what: str, kind: str = panels.FILTERS) -> Dict[str, np.ndarray]:
+        """Return :meth:`responses` to the ``"content"`` pictures or to the natural ``"crops"``."""
+        pictures = self.content if what == "content" else self.crops.pixels
+        return self.responses(kind, pictures, self.way)
+
+    def codes(self, given: Sequence[np.ndarray], layer: str) -> List[np.ndarray]:
+        """Return the codes (C, M, N) of pictures at a layer of the network."""
+        found: List[np.ndarray] = []
+        for _, code in maps.in_batches(self.network, given, [layer]):
+            found += list(code[self.network.layer(layer).name].asnumpy())
+        return found
+
+    @property
+    def way(self) -> List[str]:
+        """All activations up to the last layer of the study, in the order of computation."""
+        last = self.network.deepest(self.layers)
+        names = [one.name for one in self.network.layers if one.kind == "activation"]
+        return names[: names.index(last) + 1]
+
+    @property
+    def first_layers(self) -> List[str]:
+        """The first activations of each size of the feature maps, as in Fig. 4."""
+        return self.network.landmarks(first=True)[:5]
+
+    # --- other networks, and descriptors ---
+
+    @functools.cached_property
+    def other(self) -> Optional[Network]:
+        """Another network: the embedded one, or beside it a VGG if one is here."""
+        if not controls.family(self.network).weights.embedded:
+            return catalogue.load(weights="embedded")
+        for name in OTHERS:
+            try:
+                return catalogue.load(weights=name)
+            except InputError as error:
+                log.info("%s", error)
+        log.warning("no network beside %s is here; distances on another one are left out", name)
+        return None
+
+    @functools.cached_property
+    def descriptors(self) -> List[Descriptor]:
+        """The descriptors of textures, without a network first."""
+        found: List[Descriptor] = [
+            textures.OrientedBands(),
+            textures.OrientedBands(colour=False),
+        ]
+        if self.other is not None:
+            found.append(textures.GramMatrices(self.other))
+        found.append(textures.MapMeans(self.other or self.network))
+        return found
+
+    # --- panels ---
 
     def place(self, layer: str) -> Place:
         """Return what the panels of a layer are computed of."""
@@ -107,9 +209,5 @@ class Study:
 
     def number(self, kinds: Sequence[str]) -> int:
         """Return the number of panels of some kinds at all layers."""
-        total = 0
-        for layer in self.layers:
-            for kind in kinds:
-                pictures = 1 if kind == panels.MAXIMISED else len(self.pictures)
-                total += len(self.filters(layer)) * pictures * self.starts(kind)
-        return total
+        filters = sum(len(self.filters(layer)) for layer in self.layers)
+        return filters * len(self.pictures) * sum(map(self.starts, kinds))

@@ -1,0 +1,182 @@
+"""Questions: what a claim module offers, and what its measurements have in common."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Callable, Iterable, List, Optional, Sequence, Tuple
+
+import numpy as np
+
+from experiments.claims.study import Study
+from experiments.claims.table import FILTERS, Row, Verdict
+from fmi.errors import InputError
+from fmi.evidence import intervals
+from fmi.evidence.intervals import Estimate
+
+__all__ = [
+    "MISSING",
+    "Question",
+    "Rows",
+    "exceeds",
+    "geometric",
+    "listed",
+    "of_layers",
+    "shares",
+    "values",
+]
+
+MISSING = Estimate(math.nan, math.nan, math.nan)
+Answer = Tuple[Verdict, str]
+
+
+@dataclass(frozen=True)
+class Question:
+    """A sentence of the paper, and how it is measured.
+
+    Attributes
+    ----------
+    number
+        ``"1"`` to ``"9"``.
+    title
+        A few words.
+    sentence
+        The paper's own words, with the section.
+    criterion
+        When the sentence holds, and so what would change our mind; decided before measuring.
+    kinds
+        The kinds of panels that it is measured on.
+    measure
+        Function of a study that returns the rows of the table.
+    answer
+        Function of these rows and of the names of the layers that returns the verdict, and one
+        sentence with the numbers.
+    """
+
+    number: str
+    title: str
+    sentence: str
+    criterion: str
+    kinds: Sequence[str]
+    measure: Callable[[Study], List[Row]]
+    answer: Callable[[Sequence[Row], Sequence[str]], Answer]
+
+
+class Rows:
+    """The rows of a claim, as they are measured.
+
+    Parameters
+    ----------
+    claim
+        Number of the claim.
+    """
+
+    def __init__(self, claim: str) -> None:
+        self.claim = claim
+        self.found: List[Row] = []
+
+    def add(
+        self,
+        quantity: str,
+        layer: str,
+        subject: str,
+        estimate: Callable[[], Estimate],
+        *,
+        chance: Optional[float] = None,
+        number: int = 0,
+        note: str = "",
+    ) -> None:
+        """Add a row; its value is missing, and the note says why, if it cannot be estimated."""
+        try:
+            found = estimate()
+        except InputError as error:
+            found, note = MISSING, "; ".join(filter(None, [note, f"not estimated: {error}"]))
+        self.found.append(Row(self.claim, quantity, layer, subject, found, chance, number, note))
+
+    def mean(
+        self,
+        quantity: str,
+        layer: str,
+        subject: str,
+        array: np.ndarray,
+        *,
+        chance: Optional[float] = None,
+        bounds: Tuple[float, float] = (-math.inf, math.inf),
+        note: str = "",
+    ) -> None:
+        """Add the mean of an array (N, K, ...) over filters and pictures.
+
+        Activation maximisation has no pictures (K = 1); the interval is then over filters.
+        """
+        axes = [axis for axis in (0, 1) if array.shape[axis] > 1]
+        self.add(
+            quantity,
+            layer,
+            subject,
+            lambda: intervals.mean(array, axes, bounds=bounds),
+            chance=chance,
+            number=len(array),
+            note=note,
+        )
+
+
+def values(
+    rows: Iterable[Row], quantity: str, layers: Sequence[str], subject: str = FILTERS
+) -> List[Estimate]:
+    """Return the estimates of a quantity at each layer, :data:`MISSING` where there is none."""
+    found = {(row.quantity, row.layer, row.subject): row.estimate for row in rows}
+    return [found.get((quantity, layer, subject), MISSING) for layer in layers]
+
+
+def exceeds(estimate: Estimate, limit: float) -> bool:
+    """Return whether the whole interval lies above a limit; false if either is missing."""
+    return bool(estimate.low > limit)
+
+
+def of_layers(holds: Sequence[bool], also: Sequence[bool] = ()) -> Verdict:
+    """Return the verdict for what holds at each layer.
+
+    Parameters
+    ----------
+    holds
+        Whether the sentence holds at each layer.
+    also
+        Whether it holds against a control too; without that, it holds in part at most.
+    """
+    if not any(holds):
+        return Verdict.FAILS
+    return Verdict.HOLDS if all(holds) and all(also) else Verdict.IN_PART
+
+
+def listed(names: Iterable[object], most: int = 40) -> str:
+    """Return names with commas between, at most `most` of them."""
+    texts = [str(name) for name in names]
+    more = f" and {len(texts) - most} more" if len(texts) > most else ""
+    return ", ".join(texts[:most]) + more
+
+
+def geometric(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+    """Return the logarithm to base 2 of a ratio: 1 for twice as much; NaN where it is undefined."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        found = np.log2(numerator / denominator)
+    return np.where(np.isfinite(found), found, np.nan)
+
+
+def shares(energies: np.ndarray, filters: np.ndarray) -> np.ndarray:
+    """Return the share of the code's energy in one feature map.
+
+    Parameters
+    ----------
+    energies
+        Sums or means of all feature maps, (n, C).
+    filters
+        The feature maps, (N,).
+
+    Returns
+    -------
+    numpy.ndarray
+        (N, n); NaN where the whole code is 0.
+    """
+    total = energies.sum(axis=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(total > 0, energies.T[filters] / total, np.nan)
