@@ -14,18 +14,22 @@ from fmi import pictures
 from fmi.pictures import Source
 
 __all__ = [
+    "FLAT",
+    "MARGIN",
     "ORIENTATIONS",
     "SCALES",
     "amplitudes",
     "band_energies",
     "frequencies",
     "lab",
-    "periodic",
+    "power",
     "transfers",
 ]
 
 SCALES = 4  # octaves; wavelengths of 2.8, 5.7, 11 and 23 pixels at their centres
 ORIENTATIONS = 6
+MARGIN = 16  # pixels: most of the reach of the coarsest band
+FLAT = 1e-3  # of L*: float32 values of equal colours may differ in the last digits
 TOP = math.sqrt(0.125)  # cycles per pixel: the finest band ends where the spectrum does, at 0.707
 
 
@@ -51,12 +55,11 @@ def frequencies(height: int, width: int) -> Tuple[np.ndarray, np.ndarray]:
     return fft.fftfreq(height)[:, None], fft.fftfreq(width)[None, :]
 
 
-def periodic(field: np.ndarray) -> np.ndarray:
-    """Return the spectrum of the periodic component of a field, without its mean.
+def power(field: np.ndarray) -> np.ndarray:
+    """Return the power spectrum of a field without its mean, as shares of its sum.
 
-    The discrete Fourier transform joins opposite edges, whose difference appears as a cross of
-    horizontal and vertical waves. The periodic component differs from the field by a smooth one
-    that takes up this difference (Moisan 2011, "Periodic plus smooth image decomposition", Eq. 11).
+    The field is multiplied by a Hann window first: otherwise the discrete Fourier transform, which
+    joins opposite edges, would show their difference as a cross of horizontal and vertical waves.
 
     Parameters
     ----------
@@ -66,20 +69,16 @@ def periodic(field: np.ndarray) -> np.ndarray:
     Returns
     -------
     numpy.ndarray
-        (H, W) complex128, the discrete Fourier transform, 0 at frequency 0.
+        (H, W) float64 with sum 1, and 0 at frequency 0; NaN if the field does not vary.
     """
-    centred = field.astype(np.float64) - field.mean(dtype=np.float64)
-    jump = np.zeros_like(centred)
-    jump[0] += centred[-1] - centred[0]
-    jump[-1] += centred[0] - centred[-1]
-    jump[:, 0] += centred[:, -1] - centred[:, 0]
-    jump[:, -1] += centred[:, 0] - centred[:, -1]
-    down, across = (2 * np.cos(2 * np.pi * one) for one in frequencies(*field.shape))
-    laplacian = down + across - 4
-    laplacian[0, 0] = 1
-    spectrum = fft.fft2(centred) - fft.fft2(jump) / laplacian
-    spectrum[0, 0] = 0
-    return np.asarray(spectrum)
+    if np.ptp(field) < FLAT:
+        return np.full(field.shape, np.nan)
+    down, across = (np.sin(np.pi * (np.arange(n) + 0.5) / n) ** 2 for n in field.shape)
+    window = np.outer(down, across)
+    centred = field - np.average(field, weights=window)
+    found = np.square(np.abs(fft.fft2(centred * window)))
+    found[0, 0] = 0
+    return found / found.sum()
 
 
 @functools.lru_cache(maxsize=8)
@@ -103,9 +102,9 @@ def transfers(height: int, width: int) -> np.ndarray:
     down, across = frequencies(height, width)
     radius, angle = np.hypot(down, across), np.arctan2(down, across)
     radius[0, 0] = 1
-    power = ORIENTATIONS - 1
-    peak = 2.0**power * math.factorial(power)
-    peak /= math.sqrt(ORIENTATIONS * math.factorial(2 * power))
+    exponent = ORIENTATIONS - 1
+    peak = 2.0**exponent * math.factorial(exponent)
+    peak /= math.sqrt(ORIENTATIONS * math.factorial(2 * exponent))
     found = np.empty((SCALES, ORIENTATIONS, height, width), np.float32)
     for scale in range(SCALES):
         octaves = np.log2(radius / TOP) + scale
@@ -113,13 +112,16 @@ def transfers(height: int, width: int) -> np.ndarray:
         ring[0, 0] = 0
         for orientation in range(ORIENTATIONS):
             along = np.cos(angle - np.pi * orientation / ORIENTATIONS)
-            found[scale, orientation] = ring * 2 * peak * np.maximum(along, 0) ** power
+            found[scale, orientation] = ring * 2 * peak * np.maximum(along, 0) ** exponent
     found.setflags(write=False)  # it is cached
     return found.reshape(SCALES * ORIENTATIONS, height, width)
 
 
 def amplitudes(field: np.ndarray) -> np.ndarray:
     """Return the local amplitude of a field in each band of :func:`transfers`.
+
+    The discrete Fourier transform joins opposite edges, which changes the amplitudes near them.
+    Therefore a rim of :data:`MARGIN` pixels, or of a quarter of a smaller side, is left out.
 
     Parameters
     ----------
@@ -129,13 +131,19 @@ def amplitudes(field: np.ndarray) -> np.ndarray:
     Returns
     -------
     numpy.ndarray
-        (SCALES * ORIENTATIONS, H, W) float32, in the unit of the field.
+        (SCALES * ORIENTATIONS, H - 2 * MARGIN, W - 2 * MARGIN) float32, in the unit of the field.
     """
-    spectrum = periodic(field).astype(np.complex64)
-    return np.abs(fft.ifft2(transfers(*field.shape) * spectrum, overwrite_x=True))
+    centred = (field - field.mean(dtype=np.float64)).astype(np.float32)
+    found = fft.ifft2(transfers(*field.shape) * fft.fft2(centred), overwrite_x=True)
+    rows, columns = (min(MARGIN, side // 4) for side in field.shape)
+    return np.abs(found[:, rows : field.shape[0] - rows, columns : field.shape[1] - columns])
 
 
 def band_energies(field: np.ndarray) -> np.ndarray:
-    """Return the variance of a field in each band, (SCALES * ORIENTATIONS,) float64."""
-    power = np.abs(periodic(field)) ** 2 / field.size**2
-    return np.tensordot(transfers(*field.shape).astype(np.float64) ** 2, power, 2) / 2
+    """Return the variance of a field in each band, (SCALES * ORIENTATIONS,) float64.
+
+    It is 0 if the field does not vary.
+    """
+    if np.ptp(field) < FLAT:
+        return np.zeros(SCALES * ORIENTATIONS)
+    return np.square(amplitudes(field)).mean(axis=(1, 2), dtype=np.float64) / 2
