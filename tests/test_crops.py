@@ -250,6 +250,14 @@ def test_one_crop_from_each_neighbourhood():
     np.testing.assert_array_equal(top(scores, found, least_distance=2), [1, 3, 5])
 
 
+def test_so_many_crops_of_one_photograph():
+    found = places((0, 0, 0), (0, 0, 20), (0, 0, 40), (1, 0, 0), (0, 0, 60))
+    scores = np.array([5.0, 4, 3, 2, 1])
+    np.testing.assert_array_equal(top(scores, found, per_picture=2), [0, 1, 3])
+    np.testing.assert_array_equal(top(scores, found, 2, per_picture=1), [0, 3])
+    np.testing.assert_array_equal(top(scores, found, per_picture=9), [0, 1, 2, 3, 4])
+
+
 def test_crops_that_touch_are_no_neighbours():
     found = places((0, 0, 0), (0, 10, 0), (0, 10, 10), (0, 0, 10))
     assert len(top(np.ones(4), found)) == 4

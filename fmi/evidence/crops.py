@@ -256,6 +256,7 @@ def top(
     crops: Crops,
     number: Optional[int] = None,
     least_distance: float = 1.0,
+    per_picture: Optional[int] = None,
 ) -> np.ndarray:
     """Return the crops that excite a filter most, at most one from each neighbourhood.
 
@@ -270,6 +271,9 @@ def top(
     least_distance
         Two crops of one photograph must be this far apart, horizontally or vertically, in units
         of their mean side. At 1 they do not overlap; at 0 all crops may be returned.
+    per_picture
+        The largest number of crops of one photograph; by default, any. Without it, one large
+        texture, such as a brick wall, may be all that a filter's top crops show.
 
     Returns
     -------
@@ -294,11 +298,14 @@ def top(
     for index in np.argsort(-responses, kind="stable"):
         if responses[index] <= 0 or (number is not None and len(chosen) >= number):
             break
+        same = crops.picture[chosen] == crops.picture[index]
+        if per_picture is not None and same.sum() >= per_picture:
+            continue
         sides = (crops.side[chosen] + crops.side[index]) / 2
         apart = np.maximum(
             np.abs(rows[chosen] - rows[index]), np.abs(columns[chosen] - columns[index])
         )
         near = apart < least_distance * sides * (1 - 1e-9)  # rounding of scaled places
-        if not (near & (crops.picture[chosen] == crops.picture[index])).any():
+        if not (near & same).any():
             chosen.append(int(index))
     return np.array(chosen, dtype=int)
