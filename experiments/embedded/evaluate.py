@@ -34,6 +34,7 @@ from experiments.embedded.train import Config, accuracy, held_out_canvases
 from experiments.outcome import finished
 from fmi import evidence, files
 from fmi.errors import FmiError
+from fmi.evidence.appearance import colourfulness
 from fmi.networks import catalogue
 from fmi.networks.base import Network
 
@@ -63,11 +64,6 @@ def chosen_filters(count: int, number: int) -> List[int]:
 def contrast(panel: np.ndarray) -> float:
     """Standard deviation of the luminance of a panel (H, W, 3), 0-255 scale."""
     return float((panel @ LUMINANCE).std())
-
-
-def colourfulness(panel: np.ndarray) -> float:
-    """Mean over a panel (H, W, 3) of the largest minus the smallest channel, 0-255 scale."""
-    return float(np.ptp(panel.astype(float), axis=-1).mean())
 
 
 def median(values: Iterable[float]) -> float:
