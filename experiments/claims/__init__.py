@@ -1,0 +1,1 @@
+"""The paper's claims as numbers with controls: ``make claims``."""
