@@ -205,6 +205,12 @@ def test_the_power_has_no_cross():
     assert np.isnan(spectra.power(np.full((4, 5), 3.0))).all()
 
 
+def test_the_last_digits_of_one_colour_are_no_texture():
+    field = 50 + np.random.RandomState(0).uniform(0, 1e-5, (20, 20))
+    assert np.isnan(spectra.power(field)).all()
+    assert (spectra.band_energies(field) == 0).all()
+
+
 def test_shuffled_pixels_keep_colour_and_lose_texture():
     picture = grating(30, 12, colour=(1, 0.6, 0.3))
     mixed = shuffled_pixels(picture)
@@ -279,6 +285,35 @@ def test_one_size():
     apart = kept.distances(kept.of([small, large]))[0, 1]
     assert brought.distances(brought.of([small, large]))[0, 1] < apart / 4
     assert brought.of([small]).shape == brought.of([large]).shape
+
+
+@pytest.mark.parametrize("colour", [True, False])
+def test_statistics_against_numpy(colour):
+    picture = smooth_picture(50, 61, 4)
+    values = spectra.lab(picture).astype(float)
+    light = values[..., 0]
+    groups = [[light.mean() / 20, light.std() / 20]]
+    groups[0].append(((light - light.mean()) ** 3).mean() / (light.std() ** 3 + 0.5**3))
+    amplitudes = [band.ravel().astype(float) for band in spectra.amplitudes(light)]
+    groups.append([np.log(band.mean() + 0.5) for band in amplitudes])
+    groups.append([np.log(band.std() + 0.5) for band in amplitudes])
+
+    def correlation(one, other):
+        covariance = ((one - one.mean()) * (other - other.mean())).mean()
+        return covariance / np.sqrt((one.var() + 0.25) * (other.var() + 0.25))
+
+    def pairs(rows):
+        count = len(rows)
+        return [correlation(rows[i], rows[j]) for i in range(count) for j in range(i + 1, count)]
+
+    groups.append(pairs(amplitudes))
+    if colour:
+        opponents = values.reshape(-1, 3).T[1:]
+        groups.append([*(opponents.mean(1) / 20), *(opponents.std(1) / 20)])
+        groups.append(pairs(values.reshape(-1, 3).T))
+    wanted = np.concatenate([np.array(group) / np.sqrt(len(group)) for group in groups])
+    found = OrientedBands(colour).of([picture])[0]
+    np.testing.assert_allclose(found, wanted, atol=1e-4)
 
 
 # --- null cases ---

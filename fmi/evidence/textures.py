@@ -48,16 +48,18 @@ class Descriptor(abc.ABC):
 
     Attributes
     ----------
-    name
-        What the distance is called in a table.
     long_edge
         The longer side, in pixels, to which each picture is brought first. ``None`` keeps their
         sizes, which is right where all are on the same scale, such as panels of one layer, or
         crops and panels at the size that the network sees.
     """
 
-    name: str
     long_edge: Optional[int]
+
+    @property
+    @abc.abstractmethod
+    def name(self) -> str:
+        """What the distance is called in a table."""
 
     @abc.abstractmethod
     def _of(self, pictures: Sequence[np.ndarray]) -> np.ndarray:
@@ -138,7 +140,7 @@ class GramMatrices(Descriptor):
     precision: str = "float32"
 
     @property
-    def name(self) -> str:  # type: ignore[override]
+    def name(self) -> str:
         """What the distance is called in a table."""
         return f"Gram matrices on {self.network.name}"
 
@@ -223,7 +225,7 @@ class MapMeans(Descriptor):
     constant: float = 1e-6
 
     @property
-    def name(self) -> str:  # type: ignore[override]
+    def name(self) -> str:
         """What the distance is called in a table."""
         return f"texture term of DISTS, equal weights, on {self.network.name}"
 
@@ -266,14 +268,14 @@ class OrientedBands(Descriptor):
     colour
         Whether to use a* and b*. If not, only L* is used.
     long_edge
-        See :class:`Descriptor`.
+        See :class:`Descriptor`. A pixel needs about 400 bytes of memory.
     """
 
     colour: bool = True
     long_edge: Optional[int] = None
 
     @property
-    def name(self) -> str:  # type: ignore[override]
+    def name(self) -> str:
         """What the distance is called in a table."""
         return "oriented bands" + (" and colour" if self.colour else "")
 
