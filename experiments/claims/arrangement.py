@@ -1,4 +1,4 @@
-"""Claim 4: texture or shape, what is left of a filter's answer when the arrangement is destroyed."""
+"""Claim 4: texture or shape, what is left of an answer when the arrangement is destroyed."""
 
 from __future__ import annotations
 

@@ -37,6 +37,8 @@ class Design(Experiment):
         Number of initial pictures for the controls.
     draws
         Number of draws of Eq. 3 for each layer and picture.
+    styles
+        Names or paths of style pictures, for Fig. 5.
     claims
         Numbers of the claims to measure; ``None`` means all.
     photos
@@ -53,6 +55,7 @@ class Design(Experiment):
     starts: Count
     control_starts: Count
     draws: Count
+    styles: checks.Names
     claims: Optional[checks.Numbers] = None
     photos: Optional[checks.Text] = None
     textures: Optional[checks.Text] = None

@@ -6,7 +6,6 @@ from typing import Dict, List, Sequence
 
 import numpy as np
 
-from experiments.claims import panels
 from experiments.claims.question import Answer, Question, Rows, exceeds, values
 from experiments.claims.study import Study
 from experiments.claims.table import ALL, Row, Verdict
@@ -91,7 +90,8 @@ def measure(study: Study) -> List[Row]:
             TREND[quantity],
             ALL,
             RANDOM,
-            lambda by_layer=by_layer: effects.trend(by_layer),  # type: ignore[misc]
+            effects.trend,
+            by_layer,
             chance=0,
             number=sum(numbers.size for numbers in by_layer),
         )
@@ -108,7 +108,7 @@ def answer(rows: Sequence[Row], layers: Sequence[str]) -> Answer:
     seen = [exceeds(one, another.high) for one, another in zip(similar, other)]
     finding = (
         f"similarity falls from {similar[0]} at {order[0]} to {similar[-1]} at {order[-1]}"
-        f" (trend {trend}); it is above that to another picture at {sum(seen)} of {len(seen)} layers"
+        f" (trend {trend}); it exceeds that to another picture at {sum(seen)} of {len(seen)} layers"
     )
     if not fades:
         return Verdict.FAILS, finding

@@ -55,18 +55,14 @@ def measure(study: Study) -> List[Row]:
                 trend_of(quantity),
                 ALL,
                 kind,
-                lambda by_layer=by_layer: trend(by_layer),  # type: ignore[misc]
+                effects.trend,
+                by_layer,
                 chance=0,
                 number=sum(len(array) for array in by_layer),
             )
         natural = np.array([[number(picture) for picture in study.content]])
         rows.mean(quantity, ALL, NATURAL, natural)
     return rows.found
-
-
-def trend(by_layer: Sequence[np.ndarray]) -> effects.Estimate:
-    """Return the trend of values (N, K) over layers; without pictures (K = 1), of filters."""
-    return effects.trend([a[:, 0] if a.shape[1] == 1 else a for a in by_layer])
 
 
 def answer(rows: Sequence[Row], layers: Sequence[str]) -> Answer:

@@ -43,7 +43,7 @@ def rank_correlations(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def _with_top(answers: np.ndarray, responses: np.ndarray, drive: Drive) -> np.ndarray:
-    """Return the mean correlation of pictures (N, P, C) of each filter with its top crops, (N, P)."""
+    """Return the mean correlations of pictures (N, P, C) with their filters' top crops, (N, P)."""
     found = np.full(answers.shape[:2], np.nan)
     for index, crops in enumerate(drive.crops):
         if (crops >= 0).any():

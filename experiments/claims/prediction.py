@@ -99,9 +99,9 @@ def measure(study: Study) -> List[Row]:
                     right_choices(descriptor),
                     layer,
                     subject,
-                    lambda right=right, wrong=wrong: retrieval.two_alternatives(  # type: ignore[misc]
-                        right, wrong
-                    ),
+                    retrieval.two_alternatives,
+                    right,
+                    wrong,
                     chance=0.5,
                     number=int(np.isfinite(right - wrong).sum()),
                 )
@@ -129,8 +129,8 @@ QUESTION = Question(
     title="A panel predicts natural answers",
     sentence="By this technique, we demonstrate that every filter extracts a specific texture"
     " (section 4): what a panel shows is what the filter answers to in pictures.",
-    criterion="It holds at a layer if, by oriented bands and colour, a filter's panels are nearer to"
-    " a crop that excites it strongly than to one that does not in more than half of the trials and"
+    criterion="It holds at a layer if, by oriented bands and colour, a filter's panels are nearer"
+    " to a crop that excites it strongly than to one that does not in more than half of the trials and"
     " more often than another filter's panels are (the whole interval); it fails if they are at no"
     " layer.",
     kinds=KINDS,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Callable, Iterable, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Iterable, List, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -80,15 +80,18 @@ class Rows:
         quantity: str,
         layer: str,
         subject: str,
-        estimate: Callable[[], Estimate],
-        *,
+        estimate: Callable[..., Estimate],
+        *arguments: Any,
         chance: Optional[float] = None,
         number: int = 0,
         note: str = "",
     ) -> None:
-        """Add a row; its value is missing, and the note says why, if it cannot be estimated."""
+        """Add a row with the value of ``estimate(*arguments)``.
+
+        If that raises an InputError, the value is missing, and the note says why.
+        """
         try:
-            found = estimate()
+            found = estimate(*arguments)
         except InputError as error:
             found, note = MISSING, "; ".join(filter(None, [note, f"not estimated: {error}"]))
         self.found.append(Row(self.claim, quantity, layer, subject, found, chance, number, note))
@@ -109,11 +112,13 @@ class Rows:
         Activation maximisation has no pictures (K = 1); the interval is then over filters.
         """
         axes = [axis for axis in (0, 1) if array.shape[axis] > 1]
+        given = (array, axes, 1000, 0, bounds)
         self.add(
             quantity,
             layer,
             subject,
-            lambda: intervals.mean(array, axes, bounds=bounds),
+            intervals.mean,
+            *given,
             chance=chance,
             number=len(array),
             note=note,

@@ -1,4 +1,4 @@
-"""Claim 2: a filter's panels show the same texture whatever the picture, and each filter another."""
+"""Claim 2: a filter's panels show one texture whatever the picture, and each filter another."""
 
 from __future__ import annotations
 
@@ -49,7 +49,9 @@ def measure(study: Study) -> List[Row]:
                     by(AUC, descriptor),
                     layer,
                     kind,
-                    lambda d=distances: retrieval.roc_auc(d, places),  # type: ignore[misc]
+                    retrieval.roc_auc,
+                    distances,
+                    places,
                     chance=0.5,
                     number=number,
                 )
@@ -57,7 +59,9 @@ def measure(study: Study) -> List[Row]:
                     by(AGAIN, descriptor),
                     layer,
                     kind,
-                    lambda d=distances: retrieval.found_again(d, places),  # type: ignore[misc]
+                    retrieval.found_again,
+                    distances,
+                    places,
                     chance=1 / number,
                     number=number,
                 )
@@ -81,7 +85,8 @@ def _add_variances(
             variance_by(part, descriptor),
             layer,
             kind,
-            lambda part=part: share(part),  # type: ignore[misc]
+            share,
+            part,
             number=len(features),
         )
 

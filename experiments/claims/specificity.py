@@ -90,20 +90,12 @@ def measure(study: Study) -> List[Row]:
 def _add_ranks(rows: Rows, layer: str, kind: str, answers: np.ndarray, own: np.ndarray) -> None:
     """Add the rows about the order of excitations (N, K, S, C)."""
     found = retrieval.ranks(answers, own)
-    for quantity, estimate, chance in (
+    for quantity, value, chance in (
         (FIRST, found.filters, 1 / len(own)),
         (OWN, found.panels, 1 / answers.shape[-1]),
         (RANK, found.rank, 0.5),
     ):
-        value = estimate
-        rows.add(
-            quantity,
-            layer,
-            kind,
-            lambda value=value: value,  # type: ignore[misc]
-            chance=chance,
-            number=len(own),
-        )
+        rows.found.append(Row(rows.claim, quantity, layer, kind, value, chance, len(own)))
 
 
 def answer(rows: Sequence[Row], layers: Sequence[str]) -> Answer:

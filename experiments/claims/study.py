@@ -97,7 +97,11 @@ class Study:
     @functools.cached_property
     def content(self) -> List[np.ndarray]:
         """The content pictures at the size of the panels, (H, W, 3) uint8 RGB."""
-        return [textures.scaled(picture.pixels, self.long_edge) for picture in self.pictures]
+        return [self.shown(picture) for picture in self.pictures]
+
+    def shown(self, picture: Picture) -> np.ndarray:
+        """Return a picture at the size of the panels, (H, W, 3) uint8 RGB."""
+        return textures.scaled(picture.pixels, self.long_edge)
 
     @functools.cached_property
     def photographs(self) -> List[Picture]:
@@ -134,7 +138,7 @@ class Study:
     @functools.lru_cache(maxsize=None)  # noqa: B019 - a study lives as long as the process
     def responses_to(self, what: str, kind: str = panels.FILTERS) -> Dict[str, np.ndarray]:
         """Return :meth:`responses` to the ``"content"`` pictures or to the natural ``"crops"``."""
-        pictures = self.content if what == "content" else self.crops.pixels
+        pictures = self.content if what == "content" else list(self.crops.pixels)
         return self.responses(kind, pictures, self.way)
 
     def codes(self, given: Sequence[np.ndarray], layer: str) -> List[np.ndarray]:
@@ -182,6 +186,10 @@ class Study:
             found.append(textures.GramMatrices(self.other))
         found.append(textures.MapMeans(self.other or self.network))
         return found
+
+    def done(self, what: str) -> None:
+        """Note that a part of a measurement is finished."""
+        log.info("%s", what)
 
     # --- panels ---
 

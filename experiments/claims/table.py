@@ -29,6 +29,7 @@ __all__ = [
     "ALL",
     "CONTROLS",
     "FILTERS",
+    "NATURAL",
     "Claim",
     "Drawn",
     "Facts",
@@ -58,12 +59,13 @@ __all__ = [
 
 ALL = "all"  # the layer of a value that is of no single layer
 FILTERS = "filters"  # the subject that the controls are compared with
+NATURAL = "natural picture"
 CONTROLS = (
     "untrained weights",
     "random directions",
     "chained",
     "activation maximisation",
-    "natural picture",
+    NATURAL,
 )
 MOST_LINES = 10  # of the summary, its head included
 WIDTH = 100  # characters of a line of text

@@ -10,13 +10,23 @@ import numpy as np
 from PIL import Image
 
 from fmi import codes
+from fmi.device.mxnet import NDArray
 from fmi.errors import InputError
 from fmi.evidence import maps, spectra
 from fmi.evidence.spectra import ORIENTATIONS, SCALES
 from fmi.networks.base import Network
 from fmi.pictures import Source
 
-__all__ = ["Descriptor", "GramMatrices", "MapMeans", "OrientedBands", "scaled"]
+__all__ = [
+    "Colours",
+    "Descriptor",
+    "GramMatrices",
+    "MapMeans",
+    "MapMoments",
+    "MapSums",
+    "OrientedBands",
+    "scaled",
+]
 
 
 def scaled(pixels: np.ndarray, long_edge: Optional[int]) -> np.ndarray:
@@ -247,6 +257,104 @@ class MapMeans(Descriptor):
             sizes = np.square(one) + np.square(q) + self.constant
             found[index] = (np.square(one - q) / sizes).mean(axis=1)  # 1 - (2 m n + c) / sizes
         return found
+
+
+@dataclass(frozen=True)
+class MapSums(Descriptor):
+    """Sums of the feature maps, the style of Eq. 5, per position.
+
+    The distance is the mean over the layers of ``||S - T|| / (||S|| + ||T||)``, as that of
+    :class:`GramMatrices`, so that both statistics are compared in the same way.
+
+    Attributes
+    ----------
+    network, layers
+        Network, and its layers; by default the first activations of each size of the feature maps,
+        which are relu1_1 ... relu5_1 of VGG-19 (section 3.3).
+    long_edge
+        See :class:`Descriptor`.
+    precision
+        Precision of the network.
+    """
+
+    network: Network
+    layers: Tuple[str, ...] = ()
+    long_edge: Optional[int] = None
+    precision: str = "float32"
+
+    @property
+    def name(self) -> str:
+        """What the distance is called in a table."""
+        return "sums of feature maps"
+
+    @property
+    def _layers(self) -> List[str]:
+        given = self.layers or self.network.landmarks(first=True)[:5]
+        return [self.network.layer(layer).name for layer in given]
+
+    def _statistics(self, code: NDArray) -> np.ndarray:
+        """Return the statistics (B, D) of a code (B, C, M, N)."""
+        return codes.energies(code).asnumpy() / code[0, 0].size
+
+    def _of(self, pictures: Sequence[np.ndarray]) -> np.ndarray:
+        found = [
+            np.concatenate([self._statistics(code[name]) for name in self._layers], axis=1)
+            for _, code in maps.in_batches(self.network, pictures, self._layers, self.precision)
+        ]
+        return np.concatenate(found).astype(np.float32)
+
+    def _between(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        counts = [self.network.layer(layer).channels for layer in self._layers]
+        each = rows.shape[1] // sum(counts)
+        bounds = np.cumsum([0, *(count * each for count in counts)])
+        parts = [
+            _relative(rows[:, begin:end], columns[:, begin:end])
+            for begin, end in zip(bounds, bounds[1:])
+        ]
+        return np.mean(parts, axis=0)
+
+
+@dataclass(frozen=True)
+class MapMoments(MapSums):
+    """Means and standard deviations of the feature maps (Li et al. 2017, section 3.2.2)."""
+
+    @property
+    def name(self) -> str:
+        """What the distance is called in a table."""
+        return "means and standard deviations of feature maps"
+
+    def _statistics(self, code: NDArray) -> np.ndarray:
+        means = super()._statistics(code)
+        squares = codes.energies(code * code).asnumpy() / code[0, 0].size
+        return np.concatenate([means, np.sqrt(np.maximum(squares - means**2, 0))], axis=1)
+
+
+@dataclass(frozen=True)
+class Colours(Descriptor):
+    """The colours of a picture alone: means and standard deviations of L*, a* and b*.
+
+    Attributes
+    ----------
+    long_edge
+        See :class:`Descriptor`.
+    """
+
+    long_edge: Optional[int] = None
+
+    @property
+    def name(self) -> str:
+        """What the distance is called in a table."""
+        return "colour alone"
+
+    def _of(self, pictures: Sequence[np.ndarray]) -> np.ndarray:
+        found = []
+        for picture in pictures:
+            values = spectra.lab(picture).reshape(-1, 3).astype(np.float64)
+            found.append(np.concatenate([values.mean(axis=0), values.std(axis=0)]))
+        return np.array(found, np.float32)
+
+    def _between(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        return _euclidean(rows, columns)
 
 
 @dataclass(frozen=True)
