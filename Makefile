@@ -34,7 +34,7 @@ given = $(filter-out $(addsuffix =%,$(OWN)),$(MAKEOVERRIDES))
 .DEFAULT_GOAL := help
 TRAINING := experiments/embedded/train.yaml
 
-.PHONY: help setup demo $(FIGURES) models pictures gallery verify train-embedded bench doctor \
+.PHONY: help setup demo $(FIGURES) models pictures claims gallery verify train-embedded bench doctor \
 	test test-cu112 test-lowest lint format clean clean-results another-wheel
 
 help: ## list what there is
@@ -70,6 +70,9 @@ pictures: $(VENV)/.ready ## fetch the paper's six pictures into pictures/
 
 verify: $(VENV)/.ready ## compute a few small panels anew and compare their numbers with the expected ones
 	@$(BIN)/python -m experiments.verify
+
+claims: $(VENV)/.ready ## measure the claims of the paper, with controls (CLAIMS=1,2, N=, K=, WEIGHTS=)
+	@$(BIN)/python -m experiments.claims $(given)
 
 gallery: $(VENV)/.ready ## draw the README's pictures
 	$(BIN)/python -m experiments.gallery

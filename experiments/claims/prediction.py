@@ -130,9 +130,9 @@ QUESTION = Question(
     sentence="By this technique, we demonstrate that every filter extracts a specific texture"
     " (section 4): what a panel shows is what the filter answers to in pictures.",
     criterion="It holds at a layer if, by oriented bands and colour, a filter's panels are nearer"
-    " to a crop that excites it strongly than to one that does not in more than half of the trials and"
-    " more often than another filter's panels are (the whole interval); it fails if they are at no"
-    " layer.",
+    " to a crop that excites it strongly than to one that does not in more than half of the"
+    " trials, and more often than another filter's panels are (the whole interval); it fails if"
+    " they are at no layer.",
     kinds=KINDS,
     measure=measure,
     answer=answer,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, Sequence
 
 import numpy as np
@@ -63,6 +64,12 @@ class Study:
         self._panels: Dict[str, Panels] = {}
 
     @property
+    def folder(self) -> Path:
+        """The folder of the results, one for each network."""
+        given = self.design.results
+        return Path(given) if given else self.run.results / self.network.name.replace(" ", "_")
+
+    @property
     def long_edge(self) -> int:
         """Long edge of the panels in pixels."""
         embedded = controls.family(self.network).weights.embedded
@@ -77,7 +84,7 @@ class Study:
     @functools.cached_property
     def untrained(self) -> Network:
         """The untrained counterpart of the network."""
-        path = self.run.results / "untrained.npz"
+        path = self.folder / "untrained.npz"
         return controls.untrained(self.network, self.pictures, self.long_edge, path)
 
     def filters(self, layer: str) -> np.ndarray:
