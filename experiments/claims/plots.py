@@ -203,7 +203,13 @@ class _Panel:
     @property
     def left(self) -> float:
         """Room for the labels at the left."""
-        return 1.75 if self.group.overall else 0.52
+        slanted = 0.06 * self.longest if _slanted(self.group) else 0.0
+        return 1.75 if self.group.overall else max(0.52, slanted)
+
+    @property
+    def longest(self) -> int:
+        """Number of characters of the longest name of a layer, as it is shown."""
+        return min(max(len(layer) for layer in self.group.layers), LABEL)
 
     @property
     def right(self) -> float:
@@ -219,8 +225,7 @@ class _Panel:
     @property
     def below(self) -> float:
         """Room for the labels below."""
-        longest = max(len(layer) for layer in self.group.layers)
-        return 0.3 + (min(longest, LABEL) * 0.036 if _slanted(self.group) else 0.0)
+        return 0.3 + (0.045 * self.longest if _slanted(self.group) else 0.0)
 
 
 @dataclass(frozen=True)
@@ -253,6 +258,12 @@ def _plain(value: str, width: int = 0) -> str:
     return "\n".join(textwrap.wrap(shown, width)) if width else shown
 
 
+def _shortened(name: str) -> str:
+    """Return the name of a layer without its middle if it is long."""
+    half = LABEL // 2 - 1
+    return name if len(name) <= LABEL else f"{name[:half]}..{name[-half:]}"
+
+
 def _title(drawn: Figure, left: float, bottom: float, quantity: str) -> None:
     width, height = drawn.get_size_inches()
     lines = _plain(quantity[:1].upper() + quantity[1:], TITLE)
@@ -273,7 +284,8 @@ def _by_layer(axes: Any, group: Group, look: Dict[str, Look]) -> None:
         for at, row in zip(x, rows):
             _interval(axes.vlines, at, row, one)
         axes.plot(
-            *(x, y),
+            x,
+            y,
             color=one.colour,
             linestyle=one.line,
             linewidth=one.width,
@@ -293,7 +305,7 @@ def _by_layer(axes: Any, group: Group, look: Dict[str, Look]) -> None:
     axes.set_xlim(-0.5, len(group.layers) - 0.5)
     axes.set_xticks(range(len(group.layers)))
     axes.set_xticklabels(
-        [textwrap.shorten(_plain(layer), LABEL) for layer in group.layers],
+        [_shortened(_plain(layer)) for layer in group.layers],
         **({"rotation": 30, "ha": "right", "rotation_mode": "anchor"} if _slanted(group) else {}),
     )
 
@@ -301,6 +313,7 @@ def _by_layer(axes: Any, group: Group, look: Dict[str, Look]) -> None:
 def _by_subject(axes: Any, group: Group, look: Dict[str, Look]) -> None:
     """Draw a line for each subject, one below the other."""
     _frame(axes, group, "x")
+    shown = _chances(group, ALL)
     for at, subject in enumerate(group.subjects):
         one, row = look[subject], group.row(subject, ALL)
         _interval(axes.hlines, at, row, one)
@@ -308,10 +321,9 @@ def _by_subject(axes: Any, group: Group, look: Dict[str, Look]) -> None:
             axes.plot(
                 [row.estimate.value], [at], linestyle="none", color=one.colour, **_marker(one)
             )
-        if row and _finite(row.chance):
+        if row and shown and _finite(row.chance):
             axes.vlines(row.chance, at - 0.5, at + 0.5, **CHANCE)
     first = group.row(group.subjects[0], ALL)
-    shown = _chances(group, ALL)
     if shown:
         number = first.chance if first and _finite(first.chance) else shown[0]
         end = {"xy": (number, 1), "xycoords": ("data", "axes fraction")}
@@ -340,8 +352,9 @@ def _interval(draw: Any, at: float, row: Optional[Row], one: Look) -> None:
 
 
 def _chances(group: Group, layer: str) -> List[float]:
-    """Return the values without any effect in a layer, each once."""
-    found = (row.chance for row in group.rows if row.layer == layer)
+    """Return the values without any effect in a layer, each once; none if nothing is drawn."""
+    drawn = any(_finite(row.estimate.value) for row in group.rows)
+    found = (row.chance for row in group.rows if drawn and row.layer == layer)
     return sorted({number for number in found if number is not None and _finite(number)})
 
 
@@ -378,7 +391,8 @@ def _legend(
 ) -> None:
     handles = [
         Line2D(
-            *([], []),
+            [],
+            [],
             color=look[name].colour,
             linestyle=look[name].line,
             linewidth=look[name].width,

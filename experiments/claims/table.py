@@ -41,6 +41,7 @@ __all__ = [
     "chance",
     "compact",
     "csv_text",
+    "decimals",
     "escaped",
     "groups",
     "json_text",
