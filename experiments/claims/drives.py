@@ -10,9 +10,10 @@ from experiments.claims import panels
 from experiments.claims.study import Study
 from fmi.evidence import crops
 
-__all__ = ["TOP", "Drive", "drives", "rows_of"]
+__all__ = ["MOST", "TOP", "Drive", "drives", "rows_of"]
 
 TOP = 16  # crops that excite a filter most
+MOST = 4  # of one photograph, since a wall of bricks could fill all places
 
 
 @dataclass(frozen=True)
@@ -26,8 +27,8 @@ class Drive:
     answers_to_all
         Answers to all natural crops, (N, n).
     crops
-        The crops that excite each filter most, at most one from each neighbourhood, (N, T); -1
-        where fewer excite it.
+        The crops that excite each filter most, at most one from each neighbourhood and
+        :data:`MOST` from each photograph, (N, T); -1 where fewer excite it.
     answers
         The answers to these, (N, T); NaN where there is none.
     """
@@ -93,7 +94,7 @@ def drives(study: Study, kind: str, layer: str, number: int = TOP) -> Drive:
     answers = rows @ study.responses_to("crops", network)[layer].T.astype(np.float64)
     found = np.full((len(rows), number), -1)
     for index, each in enumerate(answers):
-        top = crops.top(each, study.crops, number)
+        top = crops.top(each, study.crops, number, per_picture=MOST)
         found[index, : len(top)] = top
     at = np.take_along_axis(answers, np.maximum(found, 0), axis=1)
     return Drive(rows, answers, found, np.where(found >= 0, at, np.nan))

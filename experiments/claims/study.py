@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, Sequence
 
 import numpy as np
+from PIL import Image
 
 from experiments.claims import controls, panels
 from experiments.claims.design import Design, drawn
 from experiments.claims.panels import Panels, Place
+from fmi import pictures
 from fmi.errors import InputError
 from fmi.evidence import crops, maps, textures
 from fmi.evidence.crops import Crops
@@ -108,7 +110,9 @@ class Study:
 
     def shown(self, picture: Picture) -> np.ndarray:
         """Return a picture at the size of the panels, (H, W, 3) uint8 RGB."""
-        return textures.scaled(picture.pixels, self.long_edge)
+        height, width = pictures.fitted(picture.pixels, self.long_edge)
+        image = Image.fromarray(picture.pixels)
+        return np.asarray(image.resize((width, height), Image.Resampling.LANCZOS))
 
     @functools.cached_property
     def photographs(self) -> List[Picture]:
@@ -145,8 +149,8 @@ class Study:
     @functools.lru_cache(maxsize=None)  # noqa: B019 - a study lives as long as the process
     def responses_to(self, what: str, kind: str = panels.FILTERS) -> Dict[str, np.ndarray]:
         """Return :meth:`responses` to the ``"content"`` pictures or to the natural ``"crops"``."""
-        pictures = self.content if what == "content" else list(self.crops.pixels)
-        return self.responses(kind, pictures, self.way)
+        given = self.content if what == "content" else list(self.crops.pixels)
+        return self.responses(kind, given, self.way)
 
     def codes(self, given: Sequence[np.ndarray], layer: str) -> List[np.ndarray]:
         """Return the codes (C, M, N) of pictures at a layer of the network."""
