@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from scipy import stats
 
 from fmi.errors import InputError
-from fmi.evidence.intervals import Estimate, bootstrap, difference, mean
+from fmi.evidence.intervals import Estimate, bootstrap, difference, mean, share
 
 FEW = {"resamples": 200}
 NUMBERS = st.floats(-100, 100, width=32)
@@ -66,18 +67,36 @@ def test_the_weights_are_counts_of_independent_draws():
 
 
 def test_against_loops():
-    """The interval of a mean over one axis: percentiles, widened by Student's t."""
+    """The interval of a mean over one axis: percentiles, brought to the width of Student's."""
     values = np.random.RandomState(3).normal(size=7)
     random = np.random.RandomState(5)
     draws = random.multinomial(7, np.full(7, 1 / 7), size=300)
     means = [sum(c * v for c, v in zip(draw, values)) / 7 for draw in draws]
     low, high = np.quantile(means, [0.025, 0.975])
-    wider = 2.446911851 / 1.959963985 * np.sqrt(7 / 6)  # t with 6 degrees of freedom, z
+    error = values.std(ddof=1) / np.sqrt(7)
+    wider = 2.446911851 * error / (1.959963985 * np.std(means))  # t with 6 degrees of freedom, z
     found = mean(values, (0,), resamples=300, seed=5)
     centre = values.mean()
     assert found.value == pytest.approx(centre)
     assert found.low == pytest.approx(centre - wider * (centre - low))
     assert found.high == pytest.approx(centre + wider * (high - centre))
+
+
+def test_the_width_is_that_of_the_analysis_of_variance():
+    """The standard error of a mean of crossed data from its mean squares, and its t."""
+    values = crossed(8, 9, 5)[:, :, 0]
+    n, k = values.shape
+    rows, columns = values.mean(axis=1), values.mean(axis=0)
+    rest = values - rows[:, None] - columns + values.mean()
+    parts = np.array(
+        [rows.var(ddof=1) / n, columns.var(ddof=1) / k, (rest**2).sum() / (n - 1) / (k - 1) / n / k]
+    )
+    total = parts[0] + parts[1] - parts[2]
+    freedom = total**2 / (parts**2 / [n - 1, k - 1, (n - 1) * (k - 1)]).sum()
+    assert total > parts[:2].min() and freedom > 4  # neither bound is reached
+    found = mean(values, resamples=20000)
+    width = 2 * stats.t.ppf(0.975, freedom) * np.sqrt(total)
+    assert found.high - found.low == pytest.approx(width, rel=0.03)
 
 
 def test_bounds_and_confidence():
@@ -89,6 +108,16 @@ def test_bounds_and_confidence():
         for c in (0.99, 0.5)
     )
     assert wide.low < narrow.low < narrow.value < narrow.high < wide.high
+
+
+def test_a_share_of_all_or_none_is_not_certain():
+    """The interval of Clopper and Pearson, from the beta distribution."""
+    none, every = (share(mean(np.full(16, x), (0,), **FEW), 16) for x in (0.0, 1.0))
+    assert (none.value, none.low) == (0, 0)
+    assert none.high == pytest.approx(stats.beta.ppf(0.975, 1, 16))
+    assert (every.low, every.high) == (pytest.approx(stats.beta.ppf(0.025, 16, 1)), 1)
+    some = mean(np.arange(16) % 2, (0,), **FEW)
+    assert share(some, 16) == some
 
 
 def test_same_seed_same_interval():

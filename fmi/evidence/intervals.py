@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from dataclasses import dataclass
@@ -12,7 +13,17 @@ from scipy.special import ndtri, stdtrit
 
 from fmi.errors import InputError, shown
 
-__all__ = ["Estimate", "Statistic", "bootstrap", "difference", "mean", "numbers"]
+__all__ = [
+    "Estimate",
+    "Statistic",
+    "bootstrap",
+    "complete",
+    "difference",
+    "mean",
+    "numbers",
+    "share",
+    "symmetric",
+]
 
 # From the counts of the units of each axis, (n_i,) float, to a number; NaN where it has no value.
 Statistic = Callable[[List[np.ndarray]], float]
@@ -63,19 +74,24 @@ def bootstrap(
     and with replacement. The statistic is told how often each unit was drawn, so that it need not
     mistake two copies of one filter for two filters.
 
-    Percentile intervals are too narrow for a handful of units. Their two halves are therefore
-    widened (Hesterberg 2015, What teachers should know about the bootstrap, The American
-    Statistician 69, 371-386, section 4: "expanded percentile"), here by
+    Percentile intervals are too narrow for a handful of units (Hesterberg 2015, What teachers
+    should know about the bootstrap, The American Statistician 69, 371-386), and the draws repeat
+    the noise of each cell too often. The two halves of the interval are therefore brought to the
+    width of Student's, ``t s / (z b)`` times their own, with the standard deviation b of the draws,
+    the quantiles t of Student's distribution and z of the normal one, and the standard error s of
+    the jackknife over all axes (as Cameron, Gelbach & Miller 2011, Robust inference with multiway
+    clustering, Journal of Business & Economic Statistics 29, 238-249, eq. 2.13):
 
-    .. math:: \frac{t_d}{z} \sqrt{\sum_a V_a / \sum_a V_a (n_a - 1) / n_a},
-              \quad d = (\sum_a V_a)^2 / \sum_a V_a^2 / (n_a - 1),
+    .. math:: s^2 = \sum_a V_a - \sum_{a<b} V_{ab}, \quad
+              V_a = \frac{n_a - 1}{n_a} \sum_i (\theta_{-i} - \bar\theta_a)^2, \quad
+              V_{ab} = \frac{(n_a - 1)(n_b - 1)}{n_a n_b}
+                       \sum_{ik} (\theta_{-i-k} - \theta_{-i} - \theta_{-k} + \theta)^2,
 
-    where V_a is the jackknife variance of the statistic over the n_a units of axis a, and t_d and
-    z are quantiles of Student's distribution with Satterthwaite's degrees of freedom d and of the
-    normal one. Measured on 1500 draws of normal filter and picture effects with noise, the mean
-    over 16 filters and 4 pictures was inside the 95 % interval in 95 to 96 % (percentiles: 84 to
-    90 %), with noise alone or filters alone in 98 to 99 %, with log-normal effects in 87 to 92 %
-    (82 to 85 %); over 4 filters and 4 pictures in 95 to 98 % (84 to 90 %).
+    at least the smallest V_a, with Satterthwaite's degrees of freedom, at least those of the
+    shortest axis. Measured on 500 draws, the 95 % interval of the mean over 16 filters and 4
+    pictures held the truth in 94 % with normal effects of both and noise (percentiles: 88 %), in 94
+    % with pictures alone (84 %), in 96 % with filters alone, in 98 % with noise alone, and with
+    log-normal effects in 89 to 94 %; over 4 filters and 4 pictures in 93 to 96 % (91 to 94 %).
 
     Parameters
     ----------
@@ -120,37 +136,54 @@ def bootstrap(
         )
     tail = (1 - confidence) / 2
     low, high = np.quantile(found, [tail, 1 - tail])
-    wider = _expansion(statistic, counts, tail)
+    error, student = _jackknife(statistic, counts, 1 - tail, value)
+    spread = found.std()
+    wider = student * error / (ndtri(1 - tail) * spread) if spread > 0 else 1.0
     low, high = value - wider * max(value - low, 0), value + wider * max(high - value, 0)
     return Estimate(
         value, min(max(float(low), bounds[0]), value), max(min(float(high), bounds[1]), value)
     )
 
 
-def _expansion(statistic: Statistic, counts: Sequence[int], tail: float) -> float:
-    """Return the factor by which :func:`bootstrap` widens the percentile interval."""
-    variances = []
-    for axis, n in enumerate(counts):
-        without = []
-        for unit in range(n):
-            weights = [np.ones(m) for m in counts]
+def _jackknife(
+    statistic: Statistic, counts: Sequence[int], level: float, value: float
+) -> Tuple[float, float]:
+    """Return the standard error of a statistic, and the quantile of Student's t that goes with it.
+
+    See :func:`bootstrap` for the formulas.
+    """
+
+    def without(*units: Tuple[int, int]) -> float:
+        weights = [np.ones(n) for n in counts]
+        for axis, unit in units:
             weights[axis][unit] = 0
-            without.append(statistic(weights))
-        if not np.isfinite(without).all():
+        return statistic(weights)
+
+    alone, variances = [], []
+    for axis, n in enumerate(counts):
+        found = np.array([without((axis, unit)) for unit in range(n)])
+        if not np.isfinite(found).all():
             raise InputError(
                 f"the statistic is not defined without one of the {n} units of axis {axis}; "
                 "take more units"
             )
-        variances.append((n - 1) / n * np.square(np.array(without) - np.mean(without)).sum())
-    if not max(variances) > 0:
-        return 1.0
-    v, sizes = (
-        np.array(variances) / max(variances),
-        np.array(counts),
-    )  # so that no square underflows
-    freedom = v.sum() ** 2 / (v**2 / (sizes - 1)).sum()
-    student = stdtrit(freedom, 1 - tail) / ndtri(1 - tail)
-    return float(student * math.sqrt(v.sum() / (v * (sizes - 1) / sizes).sum()))
+        alone.append(found)
+        variances.append((n - 1) / n * np.square(found - found.mean()).sum())
+    largest = max(variances)
+    if not largest > 0:
+        return 0.0, 1.0
+    total = sum(variances)
+    uncertain = sum((v / largest) ** 2 / (n - 1) for v, n in zip(variances, counts))
+    for a, b in itertools.combinations(range(len(counts)), 2):
+        both = [[without((a, i), (b, k)) for k in range(counts[b])] for i in range(counts[a])]
+        extra = np.array(both) - alone[a][:, None] - alone[b][None] + value
+        free = (counts[a] - 1) * (counts[b] - 1)
+        shared = free / (counts[a] * counts[b]) * np.nansum(extra**2)
+        total -= shared
+        uncertain += (shared / largest) ** 2 / free
+    total = max(total, min(variances))
+    freedom = max((total / largest) ** 2 / uncertain, min(counts) - 1)
+    return math.sqrt(total), float(stdtrit(freedom, level))
 
 
 def numbers(name: str, values: object, dimensions: Sequence[int]) -> np.ndarray:
@@ -181,6 +214,30 @@ def numbers(name: str, values: object, dimensions: Sequence[int]) -> np.ndarray:
         raise InputError(f"{name} of shape {array.shape} holds no number")
     if np.isinf(array).any():
         raise InputError(f"{name} holds an infinite number at {_first(np.isinf(array))}")
+    return array
+
+
+def complete(name: str, array: np.ndarray) -> None:
+    """Raise an :class:`InputError` if a number is missing."""
+    if np.isnan(array).any():
+        raise InputError(f"{name} must be complete; nothing is at {_first(np.isnan(array))}")
+
+
+def symmetric(name: str, values: object) -> np.ndarray:
+    """Return distances of all pairs, a symmetric matrix (n, n), with zeros in its diagonal.
+
+    Raises
+    ------
+    InputError
+        If it is not square, not symmetric or not complete outside its diagonal.
+    """
+    array = numbers(name, values, [2]).copy()
+    if array.shape[0] != array.shape[1]:
+        raise InputError(f"{name} has shape {array.shape}; a matrix of distances is square")
+    np.fill_diagonal(array, 0)
+    complete(name, array)
+    if not np.allclose(array, array.T, rtol=1e-5, atol=1e-8 * np.abs(array).max()):
+        raise InputError(f"{name} {array.shape} is not symmetric")
     return array
 
 
@@ -243,6 +300,30 @@ def _cells(name: str, values: object, axes: Sequence[int]) -> np.ndarray:
     known = ~np.isnan(array)
     total, count = np.where(known, array, 0.0).sum(axis=-1), known.sum(axis=-1)
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+
+def share(estimate: Estimate, units: int, confidence: float = 0.95) -> Estimate:
+    """Return an estimate of a share, with the exact interval where all or none count.
+
+    No draw differs from data that are all 0 or all 1, although other units might. The interval of
+    Clopper and Pearson (1934, The use of confidence or fiducial limits, Biometrika 26, 404-413)
+    takes the place of the bootstrap's then.
+
+    Parameters
+    ----------
+    estimate
+        A mean of zeros and ones with the interval of :func:`bootstrap`.
+    units
+        The number of units that do not depend on each other, such as filters.
+    confidence
+        The confidence of the interval.
+    """
+    least = ((1 - confidence) / 2) ** (1 / units)
+    if estimate.low == estimate.high == 0:
+        return Estimate(estimate.value, 0.0, 1 - least)
+    if estimate.low == estimate.high == 1:
+        return Estimate(estimate.value, least, 1.0)
+    return estimate
 
 
 def difference(
