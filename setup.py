@@ -22,6 +22,7 @@ CUDA = [
 WEIGHTS = ["safetensors>=0.3", "scipy>=1.8"]  # readers of .safetensors and .mat
 # PyTorch 2.13 needs Python 3.10; older ones get the last that they can.
 BENCH = ["torch==2.13.0; python_version >= '3.10'", "torch; python_version < '3.10'"]
+CLAIMS = ["scikit-learn>=1.0"]  # KMeans, photographs
 TEST = ["pytest", "hypothesis", "psutil", "nbclient", "ipykernel", "ipywidgets"]
 
 setup(
@@ -58,8 +59,9 @@ setup(
         "cu112": ["mxnet-cu112==1.9.1", *CUDA],
         "weights": WEIGHTS,
         "bench": BENCH,
-        "test": [*TEST, *WEIGHTS],
-        "dev": [*TEST, *WEIGHTS, "ruff", "mypy", "types-PyYAML", "types-tqdm"],
+        "claims": CLAIMS,
+        "test": [*TEST, *WEIGHTS, *CLAIMS],
+        "dev": [*TEST, *WEIGHTS, *CLAIMS, "ruff", "mypy", "types-PyYAML", "types-tqdm"],
     },
     entry_points={"console_scripts": ["fmi=fmi.cli:main"]},
 )
