@@ -154,7 +154,7 @@ KINDS: Dict[str, Row] = {
 
 
 def compute(
-    kind: str, place: Place, starts: int, count: Callable[[int], None] = lambda _: None
+    kind: str, place: Place, starts: int, count: Callable[[int], Any] = lambda _: None
 ) -> Panels:
     """Compute the panels of one kind, or take them from the store.
 

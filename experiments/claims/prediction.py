@@ -86,7 +86,7 @@ def measure(study: Study) -> List[Row]:
                 made = study.panels(kind, layer)
                 drive = drives(study, kind, layer)
                 strong, weak = pairs(drive, study.design.seed)
-                features = descriptor.of(made.pictures)
+                features = study.features(descriptor, kind, layer)
                 far = descriptor.distances(features, natural)  # of each panel from each crop
                 far = far.reshape(len(made.filters), -1, len(crops)).mean(axis=1)
                 trials[kind] = _at(far, strong), _at(far, weak)

@@ -40,9 +40,8 @@ def measure(study: Study) -> List[Row]:
             made = study.panels(kind, layer)
             shape = made.inversions.shape
             places = retrieval.addresses(*shape)
-            shown = made.pictures
             for descriptor in study.descriptors:
-                features = descriptor.of(shown)
+                features = study.features(descriptor, kind, layer)
                 distances = descriptor.distances(features)
                 number = len(made.filters)
                 rows.add(
@@ -65,7 +64,8 @@ def measure(study: Study) -> List[Row]:
                     chance=1 / number,
                     number=number,
                 )
-                _add_variances(rows, layer, kind, descriptor, features.reshape(*shape, -1))
+                if descriptor is study.descriptors[0]:
+                    _add_variances(rows, layer, kind, descriptor, features.reshape(*shape, -1))
     return rows.found
 
 

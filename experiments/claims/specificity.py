@@ -89,7 +89,7 @@ def measure(study: Study) -> List[Row]:
 
 def _add_ranks(rows: Rows, layer: str, kind: str, answers: np.ndarray, own: np.ndarray) -> None:
     """Add the rows about the order of excitations (N, K, S, C)."""
-    found = retrieval.ranks(answers, own)
+    found = retrieval.ranks(answers, own.tolist())
     for quantity, value, chance in (
         (FIRST, found.filters, 1 / len(own)),
         (OWN, found.panels, 1 / answers.shape[-1]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 from pathlib import Path
@@ -187,16 +188,35 @@ class Study:
         return None
 
     @functools.cached_property
+    def vgg(self) -> Network:
+        """A VGG for the texture term of DISTS: another one if it is here, else the network."""
+        own = controls.family(self.network).weights.sha256
+        for name in OTHERS:
+            with contextlib.suppress(InputError):
+                found = catalogue.load(weights=name)
+                if controls.family(found).weights.sha256 != own:
+                    return found
+        return self.network
+
+    @functools.cached_property
     def descriptors(self) -> List[Descriptor]:
-        """The descriptors of textures, without a network first."""
+        """The descriptors of textures, with colour and without a network first."""
+        precision = self.run.precision.name  # on another network, it shapes distances by 1 % or so
         found: List[Descriptor] = [
             textures.OrientedBands(),
             textures.OrientedBands(colour=False),
         ]
         if self.other is not None:
-            found.append(textures.GramMatrices(self.other))
-        found.append(textures.MapMeans(self.other or self.network))
+            layers = tuple(self.other.landmarks(first=True)[:3])
+            found.append(textures.GramMatrices(self.other, layers, precision=precision))
+        layers = tuple(self.vgg.landmarks()[:4])
+        found.append(textures.MapMeans(self.vgg, layers, precision=precision))
         return found
+
+    @functools.lru_cache(maxsize=None)  # noqa: B019 - as above
+    def features(self, descriptor: Descriptor, kind: str, layer: str) -> np.ndarray:
+        """Return the descriptors of panels, (N * K * S, D)."""
+        return descriptor.of(self.panels(kind, layer).pictures)
 
     def done(self, what: str) -> None:
         """Note that a part of a measurement is finished."""
@@ -217,7 +237,7 @@ class Study:
         )
 
     def panels(
-        self, kind: str, layer: str, count: Optional[Callable[[int], None]] = None
+        self, kind: str, layer: str, count: Optional[Callable[[int], Any]] = None
     ) -> Panels:
         """Return the panels of one kind at one layer, which are computed at first use."""
         key = f"{kind} {layer}"

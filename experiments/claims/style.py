@@ -27,12 +27,13 @@ from fmi.evidence.textures import (
 
 __all__ = ["QUESTION", "Labelled", "answer", "measure", "of_folder"]
 
-RETRIEVAL = "textures of the same class found first (mean average precision)"
+RETRIEVAL = "textures of one class found first (mean average precision)"
 DIFFERENCE = "the same, difference of sums from"
 CORRELATION = "rank correlation with the distances by Gram matrices"
 SYNTHESIS = "distance of a synthesis from its texture, of that of another texture"
 NAMED = "results of Fig. 5 whose style is named by the nearest style picture"
 CLASSES, EACH = 40, 5  # procedural textures: classes, and canvases of each
+SMALL = 64  # side of the parts that are harder to tell apart, in grey
 HELD_OUT = 14  # the first canvases of each class have trained the embedded network
 GREY = ("brick", "grass", "gravel")  # of scikit-image
 SYNTHESES = 8
@@ -66,7 +67,16 @@ def drawn(seed: int) -> Labelled:
     return Labelled("procedural textures", pixels, [str(label) for label, _ in pairs])
 
 
-def grey() -> Labelled:
+def harder(seed: int) -> Labelled:
+    """Return small parts of the same canvases in grey."""
+    found = drawn(seed)
+    parts = [crops.cut([p], SMALL, 2 * p.shape[0]).pixels[0] for p in found.pixels]
+    levels = [np.rint(p @ (0.2126, 0.7152, 0.0722)).astype(np.uint8) for p in parts]
+    pixels = [np.repeat(level[..., None], 3, axis=2) for level in levels]
+    return Labelled(f"{SMALL} pixels of them in grey", pixels, found.labels)
+
+
+def bundled() -> Labelled:
     """Return parts of the textures in scikit-image's wheel."""
     found, labels = [], []
     for picture in crops.photographs():
@@ -108,7 +118,8 @@ def of_folder(folder: Path) -> Labelled:
 
 def sets(study: Study) -> List[Labelled]:
     """Return the sets of labelled textures."""
-    found = [drawn(study.design.seed), grey()]
+    seed = study.design.seed
+    found = [drawn(seed), harder(seed), bundled()]
     if study.design.textures:
         found.append(of_folder(Path(study.design.textures)))
     return found
@@ -214,8 +225,8 @@ def _name_styles(rows: Rows, study: Study) -> None:
     for column, picture in enumerate(study.pictures):
         for row, style in enumerate(styles):
             for name, function in zip(made, (invert.purposeful, invert.gatys)):
-                (found,) = finished([function(picture, style, **given)])
-                made[name].append((column, row, np.asarray(found.image)))
+                (one,) = finished([function(picture, style, **given)])
+                made[name].append((column, row, np.asarray(one.image)))
     made["content picture, unchanged"] = [
         (column, row, picture)
         for column, picture in enumerate(study.content)
