@@ -87,6 +87,10 @@ def prepare(study: Study, questions: Sequence[Question]) -> None:
 def measure(study: Study) -> Report:
     """Measure the claims that are asked for."""
     questions = chosen(study)
+    if study.design.photos:  # rather than fail after all inversions
+        log.info("%d photographs in %s", len(study.photographs), study.design.photos)
+    if study.design.textures:
+        style.of_folder(Path(study.design.textures))
     prepare(study, questions)
     found = []
     for question in questions:

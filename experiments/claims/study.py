@@ -236,9 +236,7 @@ class Study:
             self.options,
         )
 
-    def panels(
-        self, kind: str, layer: str, count: Optional[Callable[[int], Any]] = None
-    ) -> Panels:
+    def panels(self, kind: str, layer: str, count: Optional[Callable[[int], Any]] = None) -> Panels:
         """Return the panels of one kind at one layer, which are computed at first use."""
         key = f"{kind} {layer}"
         if key not in self._panels:
