@@ -10,6 +10,7 @@ from hypothesis.extra.numpy import arrays
 from scipy import stats
 
 from fmi.errors import InputError
+from fmi.evidence import intervals
 from fmi.evidence.intervals import Estimate, bootstrap, difference, mean, share
 
 FEW = {"resamples": 200}
@@ -56,10 +57,10 @@ def test_the_weights_are_counts_of_independent_draws():
         seen.append([weight.copy() for weight in weights])
         return float(weights[0] @ np.arange(5))
 
-    bootstrap(statistic, (5, 3), resamples=400, seed=1)
+    bootstrap(statistic, (5, 5), resamples=400, seed=1)
     first, draws = seen[0], seen[1:401]
     assert all((weight == 1).all() for weight in first)
-    assert all(weight.sum() == n for draw in draws for weight, n in zip(draw, (5, 3)))
+    assert all(weight.sum() == n for draw in draws for weight, n in zip(draw, (5, 5)))
     counts = [np.array([draw[axis] for draw in draws]) for axis in (0, 1)]
     for count in counts:
         assert np.abs(count.mean(axis=0) - 1).max() < 0.2
@@ -82,27 +83,37 @@ def test_against_loops():
     assert found.high == pytest.approx(centre + wider * (high - centre))
 
 
-def test_the_width_is_that_of_the_analysis_of_variance():
+@pytest.mark.parametrize(
+    ("seed", "spread", "least"), [(4, (1, 0.6, 1), False), (2, (0, 0, 1), True)]
+)
+def test_the_width_is_that_of_the_analysis_of_variance(seed, spread, least):
     """The standard error of a mean of crossed data from its mean squares, and its t."""
-    values = crossed(8, 9, 5)[:, :, 0]
+    values = crossed(seed, 9, 5, spread)[:, :, 0]
     n, k = values.shape
     rows, columns = values.mean(axis=1), values.mean(axis=0)
     rest = values - rows[:, None] - columns + values.mean()
     parts = np.array(
         [rows.var(ddof=1) / n, columns.var(ddof=1) / k, (rest**2).sum() / (n - 1) / (k - 1) / n / k]
     )
-    total = parts[0] + parts[1] - parts[2]
+    total = max(parts[0] + parts[1] - parts[2], parts[:2].min())
     freedom = total**2 / (parts**2 / [n - 1, k - 1, (n - 1) * (k - 1)]).sum()
-    assert total > parts[:2].min() and freedom > 4  # neither bound is reached
+    assert (freedom < k - 1) == least  # then it is that of the pictures
+    student = stats.t.ppf(0.975, max(freedom, k - 1))
+    exact = intervals._jackknife(
+        lambda w: w[0] @ values @ w[1] / w[0].sum() / w[1].sum(), (n, k), 0.975, values.mean()
+    )
+    assert exact == pytest.approx((np.sqrt(total), student))
     found = mean(values, resamples=20000)
-    width = 2 * stats.t.ppf(0.975, freedom) * np.sqrt(total)
-    assert found.high - found.low == pytest.approx(width, rel=0.03)
+    assert found.high - found.low == pytest.approx(2 * student * np.sqrt(total), rel=0.02)
+    assert parts[2] > 0.3 * total  # else its absence would not be noticed
 
 
 def test_bounds_and_confidence():
     values = np.array([0.0, 1, 1, 1, 1, 1])
     assert mean(values, (0,)).high > 1
     assert mean(values, (0,), bounds=(0, 1)).high == 1
+    assert mean(1 - values, (0,)).low < 0
+    assert mean(1 - values, (0,), bounds=(0, 1)).low == 0
     wide, narrow = (
         bootstrap(lambda weights: float(weights[0] @ values), (6,), confidence=c)
         for c in (0.99, 0.5)

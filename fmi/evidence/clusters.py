@@ -38,7 +38,7 @@ def gap(features: np.ndarray, largest: int = 5, references: int = 20, seed: int 
 
     Tibshirani, Walther & Hastie 2001, Estimating the number of clusters in a data set via the gap
     statistic, Journal of the Royal Statistical Society B 63, 411-423, where the data without
-    clusters are uniform in the box of the principal components (section 3, choice b), and the
+    clusters are uniform in the box of the principal components (their choice b), and the
     clusters are those of k-means. The number, which can be 1, is the smallest k with
     ``Gap(k) >= max Gap - s``, s of the largest gap, as ``globalSEmax`` of R's ``clusGap``. The
     paper's rule, the smallest k with ``Gap(k) >= Gap(k + 1) - s(k + 1)``, ends too early where
