@@ -24,6 +24,7 @@ from experiments.claims import (
     paths,
     prediction,
     specificity,
+    study,
     style,
     table,
 )
@@ -268,11 +269,13 @@ def test_the_answer_follows_the_numbers():
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory):
     """All claims, measured in small on the embedded network."""
-    folder = tmp_path_factory.mktemp("claims")
+    folder, photographs = (tmp_path_factory.mktemp(name) for name in ("claims", "photographs"))
+    for seed in range(6):
+        Image.fromarray(smooth_picture(200, 264, seed)).save(photographs / f"{seed}.png")
     words = [*SMALL, "LAYERS=relu1_2,relu2_2", f"RESULTS={folder}", "PRECISION=float32"]
-    words += [f"STORE={folder / 'store'}"]
+    words += [f"STORE={folder / 'store'}", f"PHOTOS={photographs}"]
     patch = pytest.MonkeyPatch()
-    patch.setenv("FMI_MODELS", str(folder / "none"))
+    patch.setattr(study, "OTHERS", ())  # whatever is here
     patch.setattr(style, "CLASSES", 6)
     patch.setattr(style, "SYNTHESES", 2)
     try:
@@ -317,18 +320,18 @@ def test_nothing_is_computed_twice(measured, caplog, monkeypatch):
 
 def test_filters_that_are_copies_and_the_direction_of_a_filter(tmp_path, small):
     """Copies give equal panels, which count as equally excited; a direction is a filter."""
-    study = Study(design.read([*small, "CLAIMS=1"]))
-    found = study.panels(panels.FILTERS, "relu1_2")
+    small_study = Study(design.read([*small, "CLAIMS=1"]))
+    found = small_study.panels(panels.FILTERS, "relu1_2")
     assert found.inversions.shape == (3, 3, 2)
     assert len(found.pictures) == 18
-    rows = drives.rows_of(study, panels.FILTERS, "relu1_2")
-    assert rows.argmax(axis=1).tolist() == study.filters("relu1_2").tolist()
-    directions = drives.rows_of(study, panels.DIRECTIONS, "relu1_2")
+    rows = drives.rows_of(small_study, panels.FILTERS, "relu1_2")
+    assert rows.argmax(axis=1).tolist() == small_study.filters("relu1_2").tolist()
+    directions = drives.rows_of(small_study, panels.DIRECTIONS, "relu1_2")
     np.testing.assert_allclose(np.linalg.norm(directions, axis=1), 1)
-    made = study.panels(panels.DIRECTIONS, "relu1_2")
+    made = small_study.panels(panels.DIRECTIONS, "relu1_2")
     for row, one in zip(directions, made.inversions[:, 0, 0]):
         np.testing.assert_allclose(one.record["direction"], row)
-    maximised = study.panels(panels.MAXIMISED, "relu1_2")
+    maximised = small_study.panels(panels.MAXIMISED, "relu1_2")
     assert maximised.inversions.shape == (3, 3, 1)
     seeds = [one.record["seed"] for one in maximised.inversions[0, :, 0]]
     assert seeds == [0, 1, 2]

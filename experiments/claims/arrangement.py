@@ -67,10 +67,10 @@ def left(answers: np.ndarray, drive: Drive) -> np.ndarray:
     Returns
     -------
     numpy.ndarray
-        (N,), means over the crops; NaN for a filter that no crop excites.
+        (N,), of the sums over the crops; NaN for a filter that no crop excites.
     """
-    whole = np.nanmean(drive.answers - drive.mean[:, None], axis=1)
-    rest = np.nanmean(answers - drive.mean[:, None], axis=1)
+    whole = np.nansum(drive.answers - drive.mean[:, None], axis=1)
+    rest = np.nansum(answers - drive.mean[:, None], axis=1)
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(whole > 0, rest / whole, np.nan)
 

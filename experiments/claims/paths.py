@@ -79,7 +79,7 @@ def measure(study: Study) -> List[Row]:
     """Return the rows of claim 9."""
     rows = Rows(QUESTION.number)
     way = study.way
-    for layer in (study.layers[len(study.layers) // 2], study.layers[-1]):
+    for layer in dict.fromkeys((study.layers[len(study.layers) // 2], study.layers[-1])):
         passed = way[: way.index(layer) + 1]
         drive = drives(study, panels.FILTERS, layer, CROPS)
         untrained = drives(study, panels.UNTRAINED, layer, CROPS)

@@ -184,7 +184,8 @@ class Study:
                 return catalogue.load(weights=name)
             except InputError as error:
                 log.info("%s", error)
-        log.warning("no network beside %s is here; distances on another one are left out", name)
+        text = "no network beside %s is here; distances on another one are left out"
+        log.warning(text, self.network.name)
         return None
 
     @functools.cached_property
