@@ -91,10 +91,13 @@ def measure(study: Study) -> List[Row]:
             chosen = np.unique(np.concatenate(first))
             chosen = chosen[chosen >= 0]
         changed = [change(study.crops.pixels[index], int(index)) for index in chosen]
+        networks = {
+            kind: study.responses(kind, changed) for kind in (panels.FILTERS, panels.UNTRAINED)
+        }
         for kind in KINDS:
             if quantity == RESYNTHESIS and kind != FILTERS:
                 continue
-            responses = study.responses(kind, changed)
+            responses = networks[panels.UNTRAINED if kind == panels.UNTRAINED else FILTERS]
             for layer in study.layers:
                 drive = driven[kind, layer]
                 if quantity == RESYNTHESIS:
