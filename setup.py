@@ -23,7 +23,18 @@ WEIGHTS = ["safetensors>=0.3", "scipy>=1.8"]  # readers of .safetensors and .mat
 # PyTorch 2.13 needs Python 3.10; older ones get the last that they can.
 BENCH = ["torch==2.13.0; python_version >= '3.10'", "torch; python_version < '3.10'"]
 CLAIMS = ["scikit-learn>=1.0"]  # KMeans, photographs
-TEST = ["pytest", "hypothesis", "psutil", "nbclient", "ipykernel", "ipywidgets"]
+VIDEO = ["imageio-ffmpeg"]  # videos of descents
+COMPLETION = ["shtab"]
+TEST = [
+    *VIDEO,
+    *COMPLETION,
+    "pytest",
+    "hypothesis",
+    "psutil",
+    "nbclient",
+    "ipykernel",
+    "ipywidgets",
+]
 
 setup(
     name="fmi",
@@ -59,6 +70,8 @@ setup(
         "cu112": ["mxnet-cu112==1.9.1", *CUDA],
         "weights": WEIGHTS,
         "bench": BENCH,
+        "video": VIDEO,
+        "completion": COMPLETION,
         "claims": CLAIMS,
         "test": [*TEST, *WEIGHTS, *CLAIMS],
         "dev": [*TEST, *WEIGHTS, *CLAIMS, "ruff", "mypy", "types-PyYAML", "types-tqdm"],

@@ -1,4 +1,4 @@
-"""The command line: ``fmi draw experiments/fig3.yaml LAYERS=relu1_2 STEPS=60``."""
+"""The command line: ``fmi feature-map photo.jpg --layer relu3_2 --filters 4,17 -o out/``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import List, Optional
 from fmi.cli import signals  # the other modules are imported when Ctrl-C is handled
 
 ABOUT = (
-    "Draw the figures of arXiv 1608.04170, and list and fetch the weights and pictures for them."
+    "Show what the filters of a convolutional network extract from a picture, draw the figures of"
+    " arXiv 1608.04170, and fetch weights and pictures."
 )
 
 
@@ -62,15 +63,37 @@ def _run(arguments: Optional[List[str]]) -> int:
     from tqdm.contrib.logging import logging_redirect_tqdm
 
     import fmi
-    from fmi.cli import doctor, draw, layers, output, pictures, results, weights
+    from fmi.cli import (
+        completion,
+        doctor,
+        draw,
+        inversions,
+        layers,
+        output,
+        pictures,
+        results,
+        weights,
+    )
+    from fmi.cli.lazy import Command
 
     with output.redirected():
         parser = argparse.ArgumentParser(prog="fmi", description=ABOUT)
         parser.add_argument("--version", action="version", version=f"fmi {fmi.__version__}")
         parser.add_argument("--verbose", action="store_true", help="log every detail")
-        commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-        for module in (draw, layers, results, weights, pictures, doctor):
+        commands = parser.add_subparsers(
+            dest="command", required=True, metavar="COMMAND", parser_class=Command
+        )
+        for module in (
+            inversions,
+            draw,
+            layers,
+            results,
+            weights,
+            pictures,
+            doctor,
+        ):
             module.add(commands)
+        completion.add(commands, parser)
         try:
             chosen = parser.parse_args(arguments)
         except OSError:  # standard error cannot be written, where it says what is wrong

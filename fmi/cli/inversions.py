@@ -1,0 +1,375 @@
+"""``fmi code``, ``feature-map``, ``random`` ...: the functions of fmi.invert for one's pictures."""
+
+from __future__ import annotations
+
+import argparse
+import glob
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
+
+from fmi.cli.lazy import Command
+from fmi.errors import InputError
+
+__all__ = ["COMMANDS", "Kind", "add", "options_of", "ranges", "sources"]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a command asks for.
+
+    Attributes
+    ----------
+    function
+        Name of the function of :mod:`fmi.invert`.
+    about
+        What it does, for the help.
+    example
+        Arguments of an example.
+    layers, filters, style
+        Whether it takes layers, filters and a style picture.
+    """
+
+    function: str
+    about: str
+    example: str
+    layers: bool = True
+    filters: bool = False
+    style: bool = False
+
+
+COMMANDS: Dict[str, Kind] = {
+    "code": Kind(
+        "code",
+        "invert a code: compute a picture with the same code",
+        "photo.jpg --layer relu3_2",
+    ),
+    "feature-map": Kind(
+        "feature_map",
+        "show what single filters extract from a picture (Eq. 1-2, Fig. 3)",
+        "photo.jpg --layer relu3_2 --filters 4,17 -o out/",
+        filters=True,
+    ),
+    "random": Kind(
+        "random",
+        "reallocate the energies of the feature maps at random (Eq. 3-4, Fig. 4)",
+        "photo.jpg --layer relu3_1 --draws 3 -o out/",
+    ),
+    "purposeful": Kind(
+        "purposeful",
+        "transfer the energies of a style picture (PMCI, Eq. 5, Fig. 5)",
+        "photo.jpg --style painting.jpg -o out/",
+        layers=False,
+        style=True,
+    ),
+    "gatys": Kind(
+        "gatys",
+        "transfer style with Gram matrices (Gatys et al. 2016)",
+        "photo.jpg --style painting.jpg -o out/",
+        layers=False,
+        style=True,
+    ),
+    "rank-match": Kind(
+        "rank_match",
+        "exchange feature maps by the rank of their energies (2016 code)",
+        "photo.jpg --style painting.jpg --layer relu3_1 -o out/",
+        style=True,
+    ),
+    "maximise": Kind(
+        "maximise",
+        "maximise mean activations, to compare with: no inversion",
+        "photo.jpg --layer relu3_2 --filters 4,17 -o out/",
+        filters=True,
+    ),
+}
+
+MOST_FILTERS = 10_000  # in a range
+
+# Words for the help; what is not named here is explained in fmi/settings.py.
+SETTINGS = {
+    "long_edge": "pixels of the longer side",
+    "steps": "maximum number of steps",
+    "stop": "end when the picture changes by less in a step (0: never)",
+    "denoise": "weight of the denoising when saving (0: none)",
+    "pool": "pooling of the VGG family",
+    "batch": "pictures at once (0: as many as fit)",
+    "alpha": "weight of the content",
+    "beta": "weight of the style",
+    "content_layer": "layer of the content",
+    "style_layers": "layers of the style, with commas between",
+}
+OPTIONS = {
+    "network": "vgg19, resnet18_v1, net-symbol.json, net-0000.params ...",
+    "weights": "auto, vgg19, vgg16-hed, embedded, or a file",
+    "input": "preprocessing of a network outside of the VGG family: imagenet or caffe",
+    "settings": "preset: code, paper or fast",
+    "seed": "of the initial picture and of random draws",
+    "init": "initial picture: noise, content, or a file",
+    "ctx": "cpu, gpu or gpu(1)",
+    "precision": "float32, bfloat16, float16 or auto",
+    "memory": "share of the free memory, or bytes such as 4e9",
+}
+
+
+def add(commands: Any) -> None:
+    """Add the commands."""
+    for name, kind in COMMANDS.items():
+        command = commands.add_parser(
+            name,
+            help=kind.about,
+            description=f"{kind.about[:1].upper()}{kind.about[1:]}.",
+            epilog=f"example: fmi {name} {kind.example}",
+            usage=f"fmi {name} PICTURE ... {_needed(kind)}[-o OUT] [options]",
+        )
+        if isinstance(command, Command):
+            command.fill = lambda parser, kind=kind: _fill(parser, kind)  # type: ignore[misc]
+        command.set_defaults(run=lambda chosen, kind=kind: _run(kind, chosen))
+
+
+def _needed(kind: Kind) -> str:
+    """Return the options that must be given, for the usage."""
+    words = [
+        ("--layer LAYER ", kind.layers),
+        ("--filters FILTERS ", kind.filters),
+        ("--style PICTURE ", kind.style),
+    ]
+    return "".join(word for word, wanted in words if wanted)
+
+
+def _fill(command: argparse.ArgumentParser, kind: Kind) -> None:
+    """Add the options of a command."""
+    command.add_argument(
+        "pictures",
+        nargs="+",
+        metavar="PICTURE",
+        help="a file, a pattern such as 'photos/*.jpg', or skimage:coffee",
+    )
+    if kind.style:
+        command.add_argument(
+            "--style",
+            action="append",
+            required=True,
+            metavar="PICTURE",
+            help="style picture; give it several times for several results",
+        )
+    if kind.layers:
+        command.add_argument(
+            "--layer", required=True, help="such as relu3_2, or relu1_2,relu2_1 for both together"
+        )
+    if kind.filters:
+        command.add_argument("--filters", help="such as 4,17 or 0-15, counted from 0")
+    if kind.function == "feature_map":
+        command.add_argument(
+            "--chain", action="store_true", help="each target from the picture before (2016 code)"
+        )
+    if kind.function == "random":
+        command.add_argument("--draws", type=int, default=1, help="number of pictures (1)")
+    _add_output(command)
+    _add_keywords(command, kind)
+
+
+def _add_output(command: argparse.ArgumentParser) -> None:
+    group = command.add_argument_group("results")
+    group.add_argument(
+        "-o",
+        "--out",
+        type=Path,
+        default=Path(),
+        metavar="OUT",
+        help="a .png file, or a folder (this folder)",
+    )
+    group.add_argument(
+        "--store", metavar="FOLDER", help="folder of results, which are not computed again"
+    )
+    group.add_argument("--save-every", type=int, metavar="N", help="a preview every N steps")
+    group.add_argument("--gif", action="store_true", help="the descent as a GIF")
+    group.add_argument("--mp4", action="store_true", help="the descent as a video")
+    group.add_argument("--open", action="store_true", help="show the results when they are there")
+
+
+def _add_keywords(command: argparse.ArgumentParser, kind: Kind) -> None:
+    from typing_extensions import Literal, get_args, get_origin, get_type_hints
+
+    from fmi import settings
+
+    group = command.add_argument_group("network and device")
+    for name, text in OPTIONS.items():
+        group.add_argument(f"--{name}", metavar="NAME", help=text)
+    own = [*settings.overridable()]
+    if kind.function in ("purposeful", "gatys"):
+        own += [n for n in settings.overridable(settings.Transfer) if n not in own]
+    title = f"settings (in brackets, those of the preset {settings.DEFAULT!r})"
+    group = command.add_argument_group(title)
+    kinds = {**get_type_hints(settings.Transfer), **get_type_hints(settings.Settings)}
+    preset = settings.preset(settings.DEFAULT)
+    section = getattr(preset, kind.function, None)
+    for name in sorted(own, key=lambda name: name not in SETTINGS):
+        value = getattr(section, name, None)
+        value = getattr(preset, name) if value is None else value
+        shown = ",".join(value) if isinstance(value, tuple) else value
+        text = f"{SETTINGS[name]} ({shown})" if name in SETTINGS else f"({shown})"
+        words = get_args(kinds[name]) if get_origin(kinds[name]) is Literal else ()
+        metavar = "{" + ",".join(words) + "}" if words else name.split("_")[-1].upper()
+        group.add_argument(f"--{name.replace('_', '-')}", help=text, metavar=metavar)
+
+
+def options_of(chosen: argparse.Namespace) -> Dict[str, Any]:
+    """Return the keywords for :mod:`fmi.invert` that were given."""
+    from typing_extensions import Annotated
+
+    from fmi import checks, settings
+
+    Seed = Annotated[checks.Seed, checks.FromText]
+    names = [*OPTIONS, *settings.overridable(), *settings.overridable(settings.Transfer)]
+    given = vars(chosen)
+    found: Dict[str, Any] = {name: given[name] for name in names if given.get(name) is not None}
+    if "seed" in found:
+        found["seed"] = checks.checked("seed", found["seed"], Seed)
+    if "style_layers" in found:
+        found["style_layers"] = found["style_layers"].split(",")
+    if chosen.store:
+        from fmi.runs.store import Store
+
+        found["store"] = Store(chosen.store)
+    return found
+
+
+def sources(names: Sequence[str]) -> List[Path]:
+    """Return the files of pictures that are named, or that patterns match.
+
+    Raises
+    ------
+    InputError
+        If a file does not exist, or no file matches a pattern.
+    """
+    from fmi import pictures
+    from fmi.sources import table
+
+    found: List[Path] = []
+    for name in names:
+        if glob.has_magic(name) and not Path(name).exists():
+            matching = sorted(path for path in glob.glob(name) if Path(path).is_file())  # noqa: PTH207
+            if not matching:
+                raise InputError(f"no file matches {name!r}")
+            found += map(Path, matching)
+        else:
+            found.append(pictures.find(name, table.folders("pictures")))
+    return found
+
+
+def ranges(text: Optional[str]) -> Optional[str]:
+    """Return a list of numbers with its ranges written out.
+
+    >>> ranges("0-3,17")
+    '0,1,2,3,17'
+    """
+    if text is None:
+        return None
+    found: List[str] = []
+    for part in text.split(","):
+        first, dash, last = part.partition("-")
+        if dash and first.strip().isdigit() and last.strip().isdigit():
+            low, high = int(first), int(last)
+            if not low <= high < low + MOST_FILTERS:
+                raise InputError(f"{part!r} is no range of filters: write it like 0-15")
+            found += map(str, range(low, high + 1))
+        else:
+            found.append(part)
+    return ",".join(found)
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """One call of a function of fmi.invert: its arguments, and the names of its results."""
+
+    arguments: Tuple[Any, ...]
+    names: Tuple[str, ...]
+
+
+def _pieces(kind: Kind, chosen: argparse.Namespace, alone: bool) -> Iterator[_Piece]:
+    """Yield the calls of a command; with `alone`, each of them has one result at a time."""
+    from fmi import checks
+    from fmi.call import places_of
+    from fmi.runs.panels import distinct
+
+    contents = sources(chosen.pictures)
+    labels = distinct([path.stem for path in contents])
+    layers: List[str] = []
+    if kind.layers:  # relu3_2:4,17 is one layer
+        layers = [chosen.layer] if ":" in chosen.layer else chosen.layer.split(",")
+    styles = sources(chosen.style) if kind.style else []
+    for content, label in zip(contents, labels):
+        if kind.style:
+            for style, own in zip(styles, distinct([path.stem for path in styles])):
+                arguments = (content, style, layers) if kind.layers else (content, style)
+                yield _Piece(arguments, (f"{label}_{own}_{kind.function}",))
+            continue
+        if kind.filters:
+            numbers = checks.checked("filters", ranges(chosen.filters), Optional[checks.Numbers])
+            names, filters = places_of(layers, None, numbers)
+            stem = f"{label}_{'_'.join(names)}"
+            chain = getattr(chosen, "chain", False)
+            more: Tuple[Any, ...] = (chain,) if kind.function == "feature_map" else ()
+            groups = [[n] for n in filters] if alone and not chain else [filters]
+            for group in groups:
+                yield _Piece(
+                    (content, names, group, *more), tuple(f"{stem}_filter{n}" for n in group)
+                )
+        elif kind.function == "random":
+            stem = f"{label}_{'_'.join(layers)}"
+            yield _Piece(
+                (content, layers, chosen.draws),
+                tuple(f"{stem}_draw{n}" for n in range(chosen.draws)),
+            )
+        else:
+            yield _Piece((content, layers), (f"{label}_{'_'.join(layers)}_{kind.function}",))
+
+
+def _run(kind: Kind, chosen: argparse.Namespace) -> int:
+    from fmi import files, invert
+    from fmi.cli.film import Film
+
+    options = options_of(chosen)
+    filmed = chosen.gif or chosen.mp4 or chosen.save_every is not None
+    if filmed and kind.function == "random" and chosen.draws > 1:
+        raise InputError("--gif, --mp4 and --save-every show one draw: omit --draws")
+    pieces = list(_pieces(kind, chosen, filmed))
+    number = sum(len(piece.names) for piece in pieces)
+    one = chosen.out.suffix.lower() == ".png"
+    if one and number > 1:
+        raise InputError(
+            f"-o {chosen.out} is one file, but there are {number} results: name a folder"
+        )
+    folder = chosen.out.parent if one else chosen.out
+    files.prepare(folder)
+    written: List[Path] = []
+    function: Callable[..., Any] = getattr(invert, kind.function)
+    for piece in pieces:
+        stems = [chosen.out.with_suffix("")] if one else [folder / name for name in piece.names]
+        film = Film(stems, chosen.save_every, chosen.gif, chosen.mp4) if filmed else None
+        found = (
+            function(*piece.arguments, **options, callback=film)
+            if film
+            else function(*piece.arguments, **options)
+        )
+        results = found if isinstance(found, list) else [found]
+        for inversion, stem in zip(results, stems):
+            if inversion.stopped == "interrupted":
+                raise KeyboardInterrupt
+            if inversion.stopped == "diverged":
+                raise InputError(f"{stem.name} diverged: reduce --learning-rate or --clip")
+            path = stem.with_name(f"{stem.name}.png")
+            inversion.save(path)
+            written.append(path)
+            sys.stdout.write(f"{path}\n")
+        for path in film.save() if film else ():
+            sys.stdout.write(f"{path}\n")
+        if len(results) < len(stems):  # Ctrl-C before some were started
+            raise KeyboardInterrupt
+    if chosen.open:
+        import webbrowser
+
+        for path in written:
+            webbrowser.open(path.absolute().as_uri())
+    return 0

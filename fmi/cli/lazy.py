@@ -1,0 +1,39 @@
+"""Commands whose options are added when they are needed, since that imports slow modules."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any, Callable, Optional
+
+__all__ = ["Command"]
+
+
+class Command(argparse.ArgumentParser):
+    """A parser that adds its options before it parses, or shows its help, for the first time.
+
+    Attributes
+    ----------
+    fill
+        Function that adds the options to the parser; ``None`` if that is done.
+    """
+
+    fill: Optional[Callable[[argparse.ArgumentParser], None]] = None
+
+    def filled(self) -> Command:
+        """Add the options, and return the parser."""
+        fill, self.fill = self.fill, None
+        if fill is not None:
+            fill(self)
+        return self
+
+    def parse_known_args(self, *arguments: Any, **options: Any) -> Any:  # noqa: D102
+        self.filled()
+        return super().parse_known_args(*arguments, **options)
+
+    def format_help(self) -> str:  # noqa: D102
+        self.filled()
+        return super().format_help()
+
+    def format_usage(self) -> str:  # noqa: D102
+        self.filled()
+        return super().format_usage()

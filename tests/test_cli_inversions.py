@@ -1,0 +1,280 @@
+"""The commands for one's own pictures: what they write, and what they refuse."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from conftest import smooth_picture
+from PIL import Image
+
+import fmi.invert
+from fmi import cli
+from fmi.cli import inversions
+from fmi.errors import InputError
+
+FAST = ["--long-edge", "48", "--steps", "4", "--settings", "fast"]
+
+
+@pytest.fixture
+def photo(tmp_path):
+    path = tmp_path / "photo.png"
+    Image.fromarray(smooth_picture(60, 80, seed=1)).save(path)
+    return path
+
+
+@pytest.fixture
+def painting(tmp_path):
+    path = tmp_path / "painting.png"
+    Image.fromarray(smooth_picture(50, 50, seed=2)).save(path)
+    return path
+
+
+def run(command, *words, weights):
+    return cli.main([command, *map(str, words), "--weights", str(weights), *FAST])
+
+
+def same(path, inversion):
+    np.testing.assert_array_equal(np.asarray(Image.open(path)), np.asarray(inversion.image))
+    assert json.loads(path.with_suffix(".json").read_text())["loss"] == inversion.loss
+
+
+def test_each_command_writes_what_its_function_returns(
+    photo, painting, small_weights, tmp_path, capsys
+):
+    given = {"weights": small_weights, "long_edge": 48, "steps": 4, "settings": "fast"}
+    out = tmp_path / "out"
+    invert, layer = fmi.invert, "relu2_1"
+    cases = [
+        (["code", photo, "--layer", layer], invert.code(photo, layer, **given), "code"),
+        (
+            ["feature-map", photo, "--layer", layer, "--filters", "1,3"],
+            invert.feature_map(photo, layer, [1, 3], **given),
+            "filter",
+        ),
+        (
+            ["feature-map", photo, "--layer", layer, "--filters", "1,3", "--chain"],
+            invert.feature_map(photo, layer, [1, 3], True, **given),
+            "filter",
+        ),
+        (
+            ["random", photo, "--layer", layer, "--draws", "2", "--seed", "3"],
+            invert.random(photo, layer, 2, 3, **given),
+            "draw",
+        ),
+        (
+            ["purposeful", photo, "--style", painting],
+            invert.purposeful(photo, painting, **given),
+            "p",
+        ),
+        (
+            ["gatys", photo, "--style", painting, "--alpha", "3"],
+            invert.gatys(photo, painting, alpha=3, **given),
+            "gatys",
+        ),
+        (
+            ["rank-match", photo, "--style", painting, "--layer", layer],
+            invert.rank_match(photo, painting, layer, **given),
+            "rank",
+        ),
+        (
+            ["maximise", photo, "--layer", f"{layer}:2"],
+            invert.maximise(photo, layer, 2, **given),
+            "filter2",
+        ),
+    ]
+    for number, (words, wanted, part) in enumerate(cases):
+        folder = out / str(number)
+        assert run(*words, "-o", folder, weights=small_weights) == 0
+        wanted = wanted if isinstance(wanted, list) else [wanted]
+        printed = capsys.readouterr().out.split()
+        assert len(printed) == len(wanted)
+        for line, inversion in zip(printed, wanted):
+            assert part in line and line.startswith(str(folder))
+            same(tmp_path / line, inversion)
+
+
+def test_one_file_several_pictures_and_patterns(photo, painting, small_weights, tmp_path, capsys):
+    one = tmp_path / "new" / "result.png"
+    words = ["--layer", "relu1_1", "--filters", "2"]
+    assert run("feature-map", photo, *words, "-o", one, weights=small_weights) == 0
+    assert one.exists() and one.with_suffix(".json").exists()
+    capsys.readouterr()
+    folder = tmp_path / "several"
+    pattern = tmp_path / "p*.png"
+    assert run("feature-map", pattern, *words, "-o", folder, weights=small_weights) == 0
+    names = {path.name for path in folder.glob("*.png")}
+    assert names == {"painting_relu1_1_filter2.png", "photo_relu1_1_filter2.png"}
+    two = tmp_path / "two"
+    code = ["--layer", "relu1_1,relu2_1", "--filters", "0-2"]
+    assert run("feature-map", photo, *code, "-o", two, weights=small_weights) == 0
+    assert {path.name for path in two.glob("*.png")} == {
+        f"photo_relu1_1_relu2_1_filter{n}.png" for n in range(3)
+    }
+
+
+def test_a_telephone_photograph_with_12_megapixels(small_weights, tmp_path):
+    path = tmp_path / "phone.jpg"
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the top is at the right
+    noise = np.random.RandomState(0).randint(0, 256, (30, 40, 3), dtype=np.uint8)
+    Image.fromarray(noise).resize((4000, 3000)).save(path, exif=exif, quality=60)
+    out = tmp_path / "out.png"
+    words = ["--layer", "relu1_2", "--filters", "1", "-o", out]
+    assert run("feature-map", path, *words, weights=small_weights) == 0
+    assert Image.open(out).size == (36, 48)
+
+
+def test_previews_and_films(photo, small_weights, tmp_path, capsys):
+    out = tmp_path / "out"
+    words = ["--layer", "relu1_2", "--filters", "0,1", "--save-every", "2", "--gif", "--mp4"]
+    imageio = pytest.importorskip("imageio.v3")
+    pytest.importorskip("imageio_ffmpeg")
+    assert run("feature-map", photo, *words, "-o", out, weights=small_weights) == 0
+    stem = "photo_relu1_2_filter"
+    for number in (0, 1):
+        assert (out / f"{stem}{number}_step0002.png").exists()
+        final = np.asarray(Image.open(out / f"{stem}{number}_step0004.png"))
+        with Image.open(out / f"{stem}{number}.gif") as film:
+            assert film.n_frames >= 4 and film.size == (48, 36)
+        frames = imageio.imread(out / f"{stem}{number}.mp4", plugin="FFMPEG")
+        assert len(frames) == 24 and frames.shape[1:3] == (36, 48)
+        first = np.asarray(Image.open(out / f"{stem}{number}_step0002.png"))
+        far = [np.abs(frames[-1].astype(int) - other).mean() for other in (final, first)]
+        assert far[0] < far[1]  # videos are compressed
+    assert not [path for path in out.iterdir() if path.name.startswith(".")]
+    one = np.asarray(Image.open(out / f"{stem}0_step0004.png"))
+    assert not np.array_equal(one, final)
+    (alone,) = fmi.invert.feature_map(
+        photo, "relu1_2", 1, weights=small_weights, long_edge=48, steps=4, settings="fast"
+    )
+    np.testing.assert_array_equal(final, np.asarray(alone.undenoised))
+
+
+def test_long_films_are_thinned_out(tmp_path):
+    from types import SimpleNamespace
+
+    from fmi.cli import film
+
+    one = film.Film([tmp_path / "x"], None, gif=True, mp4=False)
+    for step in range(1, 1001):
+        array = np.full((4, 6, 3), step % 256, np.float32)
+        one(SimpleNamespace(step=step, arrays=[array]))
+    frames = one._frames[0]
+    assert film.MOST / 2 <= len(frames) <= film.MOST
+    one.save()
+    with Image.open(tmp_path / "x.gif") as made:
+        made.seek(made.n_frames - 1)
+
+
+def test_results_can_be_opened_and_kept_in_a_store(photo, small_weights, tmp_path, monkeypatch):
+    import webbrowser
+
+    shown = []
+    monkeypatch.setattr(webbrowser, "open", shown.append)
+    words = ["--layer", "relu1_1", "-o", tmp_path / "a.png", "--open", "--store", tmp_path / "s"]
+    assert run("code", photo, *words, weights=small_weights) == 0
+    assert shown == [(tmp_path / "a.png").as_uri()]
+    kept = list((tmp_path / "s").rglob("array.npy"))
+    times = [path.stat().st_mtime_ns for path in kept]
+    assert len(kept) == 1 and run("code", photo, *words, weights=small_weights) == 0
+    assert times == [path.stat().st_mtime_ns for path in kept]
+
+
+@pytest.mark.parametrize(
+    "words, fact",
+    [
+        (["code", "PHOTO", "--layer", "relu9_9"], "relu9_9"),
+        (["code", "missing.jpg", "--layer", "relu1_1"], "missing.jpg"),
+        (["code", "no*where.png", "--layer", "relu1_1"], "no*where.png"),
+        (["feature-map", "PHOTO", "--layer", "relu1_1"], "filter"),
+        (["feature-map", "PHOTO", "--layer", "relu1_1", "--filters", "x"], "x"),
+        (["feature-map", "PHOTO", "--layer", "relu1_1", "--filters", "9"], "9"),
+        (["feature-map", "PHOTO", "--layer", "relu1_1", "--filters", "5-2"], "5-2"),
+        (["feature-map", "PHOTO", "--layer", "relu1_1", "--filters", "0-99999999"], "99999999"),
+        (["feature-map", "PHOTO", "--layer", "relu1_1:1", "--filters", "1"], "twice"),
+        (
+            ["feature-map", "PHOTO", "--layer", "relu1_1", "--filters", "0,1", "-o", "x.png"],
+            "x.png",
+        ),
+        (["code", "PHOTO", "--layer", "relu1_1", "--steps", "many"], "many"),
+        (["code", "PHOTO", "--layer", "relu1_1", "--save-every", "0"], "0"),
+        (["code", "PHOTO", "--layer", "relu1_1", "--settings", "slow"], "slow"),
+        (["random", "PHOTO", "--layer", "relu1_1", "--draws", "2", "--gif"], "draw"),
+        (["code", "PHOTO", "--layer", "relu1_1", "--ctx", "gpu(7)"], "gpu"),
+    ],
+)
+def test_mistakes_are_told_in_a_line(
+    words, fact, photo, small_weights, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    before = set(tmp_path.rglob("*"))
+    words = [str(photo) if word == "PHOTO" else word for word in words]
+    extra = FAST if "--steps" not in words and "--settings" not in words else FAST[:2]
+    assert cli.main([*words, "--weights", str(small_weights), *extra]) == 2
+    error = capsys.readouterr().err
+    assert fact in error.splitlines()[-1] and "Traceback" not in error
+    assert {p for p in tmp_path.rglob("*") if p.is_file()} <= before
+
+
+def test_a_descent_that_diverges_is_an_error(photo, small_weights, tmp_path, capsys):
+    words = ["--layer", "relu1_1", "-o", str(tmp_path / "a.png"), "--weights", str(small_weights)]
+    more = ["--learning-rate", "1e6", "--clip", "1e30", "--long-edge", "48", "--steps", "60"]
+    assert cli.main(["code", str(photo), *words, *more]) == 2
+    assert "learning-rate" in capsys.readouterr().err
+    assert not (tmp_path / "a.png").exists()
+
+
+def test_ctrl_c_keeps_what_is_finished(photo, small_weights, tmp_path, monkeypatch):
+    function = fmi.invert.code
+    calls = []
+
+    def interrupted(*arguments, **options):
+        calls.append(arguments)
+        found = function(*arguments, **options)
+        if len(calls) == 2:
+            found.stopped = "interrupted"
+        return found
+
+    monkeypatch.setattr(fmi.invert, "code", interrupted)
+    Image.fromarray(smooth_picture(40, 40)).save(tmp_path / "second.png")
+    out = tmp_path / "out"
+    words = [photo, tmp_path / "second.png", "--layer", "relu1_1", "-o", out]
+    assert run("code", *words, weights=small_weights) == 130
+    assert [path.name for path in out.glob("*.png")] == ["photo_relu1_1_code.png"]
+
+
+def test_ranges():
+    assert inversions.ranges("0-3,17") == "0,1,2,3,17"
+    assert inversions.ranges(None) is None and inversions.ranges("4") == "4"
+    for text in ("3-1", "0-20000"):
+        with pytest.raises(InputError):
+            inversions.ranges(text)
+
+
+# --- help and completion ---
+
+
+def test_help_is_quick_and_names_defaults_and_an_example():
+    code = "import sys; from fmi.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass\n"
+    code += "print({'mxnet', 'pydantic'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "set()"
+    for name in inversions.COMMANDS:
+        assert name in done.stdout
+        command = [sys.executable, "-m", "fmi", name, "--help"]
+        text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        assert f"fmi {name} " in text.split("example:")[1]
+        assert "(512)" in text and "--learning-rate" in text
+
+
+@pytest.mark.parametrize("shell, check", [("bash", ["bash", "-n"]), ("zsh", None)])
+def test_completion(shell, check, capsys, tmp_path):
+    pytest.importorskip("shtab")
+    assert cli.main(["completion", shell]) == 0
+    text = capsys.readouterr().out
+    assert "feature-map" in text and "--long-edge" in text and "--style-layers" in text
+    if check:
+        (tmp_path / "completion").write_text(text)
+        subprocess.run([*check, str(tmp_path / "completion")], check=True)
