@@ -23,6 +23,7 @@ __all__ = [
     "MOST_PIXELS",
     "PANEL_INCHES",
     "Block",
+    "Scale",
     "defaults",
     "save",
     "sheet",
@@ -74,6 +75,22 @@ def defaults() -> Iterator[None]:
 
 
 @dataclass(frozen=True)
+class Scale:
+    """A scale bar.
+
+    Attributes
+    ----------
+    pixels
+        Its length in pixels of the panel, cut off at the panel's width.
+    text
+        What it stands for, such as "receptive field".
+    """
+
+    pixels: float
+    text: str
+
+
+@dataclass(frozen=True)
 class Block:
     """Rows of panels under common column titles.
 
@@ -85,6 +102,10 @@ class Block:
         Titles of rows and columns, or empty.
     caption
         Text below the block.
+    titles
+        Rows of titles above each panel; or empty.
+    scale
+        A bar at the lower left of the first panel, and what it stands for.
 
     Titles and captions are plain text: formulas are not interpreted, what cannot be shown is
     escaped, and what does not fit is made smaller or cut off.
@@ -94,6 +115,8 @@ class Block:
     rows: Sequence[str] = ()
     columns: Sequence[str] = ()
     caption: str = ""
+    titles: Sequence[Sequence[str]] = ()
+    scale: Optional[Scale] = None
 
 
 def sheet(blocks: Sequence[Block], note: str = "") -> Figure:
@@ -117,6 +140,7 @@ def sheet(blocks: Sequence[Block], note: str = "") -> Figure:
         (TITLE if block.columns else GAP)
         + sum(h)
         + GAP * len(h)
+        + TITLE * len(block.titles)
         + (CAPTION if block.caption else 0)
         for block, h in zip(blocks, heights)
     ]
@@ -129,12 +153,18 @@ def sheet(blocks: Sequence[Block], note: str = "") -> Figure:
         for block, rows in zip(blocks, heights):
             top -= TITLE if block.columns else GAP
             for index, (row, tall_row) in enumerate(zip(block.panels, rows)):
+                top -= TITLE if block.titles else 0
                 for place, panel in enumerate(row):
                     x = left + place * (PANEL_INCHES + GAP)
                     axes = _box(figure, x, top, tall_row, panel)
                     if index == 0 and block.columns:
                         title, how = _fitting(figure, block.columns[place], 14, PANEL_INCHES)
                         axes.set_title(title, pad=4, **how)
+                    if block.titles:
+                        title, how = _fitting(figure, block.titles[index][place], 12, PANEL_INCHES)
+                        axes.set_title(title, pad=4, **how)
+                    if block.scale and index == place == 0 and panel is not None:
+                        _draw_scale(figure, axes, block.scale, panel.shape[1])
                     if place == 0 and block.rows:
                         title, how = _fitting(figure, block.rows[index], 14, tall_row + GAP)
                         axes.set_ylabel(title, labelpad=4, **how)
@@ -145,6 +175,23 @@ def sheet(blocks: Sequence[Block], note: str = "") -> Figure:
         if note:
             _text(figure, 1 - GAP / width, 0.06 / height, note, 9, ("right", "bottom"))
     return figure
+
+
+def _draw_scale(figure: Figure, axes: Any, scale: Scale, width: int) -> None:
+    """Draw a scale bar into the axes of a panel that is `width` pixels wide."""
+    share = min(scale.pixels / width, 1 - 0.06)
+    text, how = _fitting(figure, scale.text, 8, 0.94 * PANEL_INCHES)
+    for colour, line in (("black", 4.5), ("white", 2.5)):
+        axes.plot(
+            [0.03, 0.03 + share],
+            [0.04, 0.04],
+            color=colour,
+            linewidth=line,
+            solid_capstyle="butt",
+            transform=axes.transAxes,
+        )
+    plate = {"facecolor": "black", "alpha": 0.6, "pad": 1.5, "linewidth": 0}
+    axes.text(0.03, 0.08, text, color="white", transform=axes.transAxes, bbox=plate, **how)
 
 
 def _heights(block: Block) -> List[float]:
@@ -276,6 +323,7 @@ def _write(figure: Figure, path: Path, metadata: Any) -> None:
 
     def write(beside: Path) -> None:
         with defaults():
+            matplotlib.rcParams["pdf.fonttype"] = 42  # text that can be searched and edited
             figure.savefig(beside, format=form, metadata=metadata)
 
     files.write_whole(path, write)

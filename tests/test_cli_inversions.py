@@ -278,3 +278,70 @@ def test_completion(shell, check, capsys, tmp_path):
     if check:
         (tmp_path / "completion").write_text(text)
         subprocess.run([*check, str(tmp_path / "completion")], check=True)
+
+
+# --- contact sheets ---
+
+
+def test_a_sheet_of_filters(photo, small_weights, tmp_path, capsys, monkeypatch):
+    from fmi import sheets
+
+    blocks = []
+    monkeypatch.setattr(
+        sheets, "sheet", lambda b, note, draw=sheets.sheet: draw(blocks.append(b) or b, note)
+    )
+    out = tmp_path / "new" / "sheet.png"
+    words = ["--layer", "relu2_1", "--filters", "0,2-4", "--columns", "3", "--energy-shares"]
+    assert run("sheet", photo, *words, "-o", out, weights=small_weights) == 0
+    assert capsys.readouterr().out.split() == [str(out), str(out.with_suffix(".pdf"))]
+    ((block,),) = blocks
+    wanted = fmi.invert.feature_map(
+        photo,
+        "relu2_1",
+        [0, 2, 3, 4],
+        weights=small_weights,
+        long_edge=48,
+        steps=4,
+        settings="fast",
+    )
+    assert [len(row) for row in block.panels] == [3, 1]
+    flat = [panel for row in block.panels for panel in row]
+    titles = [title for row in block.titles for title in row]
+    for panel, title, one in zip(flat, titles, wanted):
+        np.testing.assert_array_equal(panel, np.asarray(one.image))
+        assert title.startswith(f"relu2_1:{one.record['filter']} ")
+        assert f"{one.energy_share:.0%}" in title
+    assert block.caption == "photo, small, preset fast"
+    with Image.open(out) as drawn:
+        drawn.load()
+    monkeypatch.chdir(tmp_path)
+    assert run("sheet", photo, "--layer", "relu1_1:1", weights=small_weights) == 0
+    assert (tmp_path / "photo_relu1_1.png").exists()
+
+
+def test_the_scale_bar_is_as_long_as_the_receptive_field():
+    from fmi import sheets
+
+    panel = np.full((30, 100, 3), 90, np.uint8)
+    for pixels, share in ((25, 0.25), (500, 0.94)):
+        block = sheets.Block([[panel]], titles=[["x"]], scale=sheets.Scale(pixels, "field"))
+        figure = sheets.sheet([block])
+        (axes,) = [axes for axes in figure.axes if axes.lines]
+        for line in axes.lines:
+            assert np.ptp(line.get_xdata()) == pytest.approx(share)
+        assert [text.get_text() for text in axes.texts] == ["field"]
+        assert axes.get_title() == "x"
+
+
+@pytest.mark.parametrize(
+    "words, fact",
+    [
+        (["--layer", "relu1_1,relu2_1"], "relu1_1,relu2_1"),
+        (["--layer", "relu1_1", "--columns", "0"], "0"),
+        (["--layer", "relu1_1", "-o", "sheet.jpg"], "sheet.jpg"),
+        (["--layer", "relu1_1", "--filters", "44"], "44"),
+    ],
+)
+def test_mistakes_in_a_sheet(words, fact, photo, small_weights, capsys):
+    assert run("sheet", photo, *words, weights=small_weights) == 2
+    assert fact in capsys.readouterr().err.splitlines()[-1]

@@ -72,6 +72,7 @@ def _run(arguments: Optional[List[str]]) -> int:
         output,
         pictures,
         results,
+        sheet,
         weights,
     )
     from fmi.cli.lazy import Command
@@ -85,6 +86,7 @@ def _run(arguments: Optional[List[str]]) -> int:
         )
         for module in (
             inversions,
+            sheet,
             draw,
             layers,
             results,

@@ -12,7 +12,7 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tupl
 from fmi.cli.lazy import Command
 from fmi.errors import InputError
 
-__all__ = ["COMMANDS", "Kind", "add", "options_of", "ranges", "sources"]
+__all__ = ["COMMANDS", "Kind", "add", "add_keywords", "options_of", "ranges", "sources"]
 
 
 @dataclass(frozen=True)
@@ -166,7 +166,7 @@ def _fill(command: argparse.ArgumentParser, kind: Kind) -> None:
     if kind.function == "random":
         command.add_argument("--draws", type=int, default=1, help="number of pictures (1)")
     _add_output(command)
-    _add_keywords(command, kind)
+    add_keywords(command, kind.function)
 
 
 def _add_output(command: argparse.ArgumentParser) -> None:
@@ -188,7 +188,8 @@ def _add_output(command: argparse.ArgumentParser) -> None:
     group.add_argument("--open", action="store_true", help="show the results when they are there")
 
 
-def _add_keywords(command: argparse.ArgumentParser, kind: Kind) -> None:
+def add_keywords(command: argparse.ArgumentParser, function: str) -> None:
+    """Add the options of a function of :mod:`fmi.invert` that its keywords have."""
     from typing_extensions import Literal, get_args, get_origin, get_type_hints
 
     from fmi import settings
@@ -197,13 +198,13 @@ def _add_keywords(command: argparse.ArgumentParser, kind: Kind) -> None:
     for name, text in OPTIONS.items():
         group.add_argument(f"--{name}", metavar="NAME", help=text)
     own = [*settings.overridable()]
-    if kind.function in ("purposeful", "gatys"):
+    if function in ("purposeful", "gatys"):
         own += [n for n in settings.overridable(settings.Transfer) if n not in own]
     title = f"settings (in brackets, those of the preset {settings.DEFAULT!r})"
     group = command.add_argument_group(title)
     kinds = {**get_type_hints(settings.Transfer), **get_type_hints(settings.Settings)}
     preset = settings.preset(settings.DEFAULT)
-    section = getattr(preset, kind.function, None)
+    section = getattr(preset, function, None)
     for name in sorted(own, key=lambda name: name not in SETTINGS):
         value = getattr(section, name, None)
         value = getattr(preset, name) if value is None else value

@@ -1,0 +1,79 @@
+"""``fmi sheet``: the filters of a layer as one labelled contact sheet."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from fmi.cli import inversions
+from fmi.cli.lazy import Command
+from fmi.errors import InputError
+
+__all__ = ["add"]
+
+
+def add(commands: Any) -> None:
+    """Add the command."""
+    sheet = commands.add_parser(
+        "sheet",
+        help="draw some or all filters of a layer as one labelled sheet",
+        description="Invert filters of a layer and draw them as one sheet, PNG and PDF.",
+        usage="fmi sheet PICTURE --layer LAYER [--filters 0-15] [-o OUT.png] [options]",
+        epilog="example: fmi sheet photo.jpg --layer relu3_2 --filters 0-15 -o relu3_2.png",
+    )
+    if isinstance(sheet, Command):
+        sheet.fill = _fill
+    sheet.set_defaults(run=_run)
+
+
+def _fill(sheet: argparse.ArgumentParser) -> None:
+    sheet.add_argument("picture", metavar="PICTURE", help="a file, or skimage:coffee")
+    sheet.add_argument("--layer", required=True, help="such as relu3_2")
+    sheet.add_argument("--filters", help="such as 4,17 or 0-15; default: all")
+    group = sheet.add_argument_group("results")
+    group.add_argument(
+        "-o", "--out", type=Path, metavar="OUT", help="a .png file (PICTURE_LAYER.png)"
+    )
+    group.add_argument("--columns", type=int, default=8, metavar="N", help="panels in a row (8)")
+    group.add_argument(
+        "--energy-shares", action="store_true", help="the energy share of each filter in its title"
+    )
+    group.add_argument("--store", metavar="FOLDER", help="folder of results, which are kept")
+    inversions.add_keywords(sheet, "feature_map")
+
+
+def _run(chosen: argparse.Namespace) -> int:
+    from fmi import checks, invert, sheets
+    from fmi.call import Call, places_of
+    from fmi.errors import FmiError
+    from fmi.runs.contact import contact
+
+    if chosen.columns < 1:
+        raise InputError(f"--columns {chosen.columns} must be at least 1")
+    if chosen.out is not None and chosen.out.suffix.lower() != ".png":
+        raise InputError(f"-o {chosen.out} must end in .png; the PDF is written beside it")
+    (picture,) = inversions.sources([chosen.picture])
+    options = inversions.options_of(chosen)
+    text = inversions.ranges(chosen.filters)
+    given = None if text is None else checks.checked("filters", text, checks.Numbers)
+    (layer, *more), filters = places_of(chosen.layer, None, given)
+    if more:
+        raise InputError("a sheet shows one layer")
+    network = Call("feature_map", [layer], options, {"content": picture}).network
+    own = network.layer(layer)
+    filters = filters or list(range(own.channels))
+    for name in ("weights", "input"):  # the loaded network has them
+        options.pop(name, None)
+    found = invert.feature_map(picture, layer, filters, **{**options, "network": network})
+    if any(one.stopped == "interrupted" for one in found):
+        raise KeyboardInterrupt
+    finished = [one for one in found if one.finished]
+    if not finished:
+        raise FmiError("all panels diverged: reduce --learning-rate or --clip")
+    block = contact(finished, own, chosen.columns, chosen.energy_shares)
+    stem = chosen.out or Path(f"{picture.stem}_{layer}.png")
+    for path in sheets.save(sheets.sheet([block], network.note), stem.with_suffix("")):
+        sys.stdout.write(f"{path}\n")
+    return 0

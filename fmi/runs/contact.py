@@ -1,0 +1,49 @@
+"""Contact sheets: inversions of single feature maps with their names, as one block."""
+
+from __future__ import annotations
+
+from typing import Sequence
+
+import numpy as np
+
+from fmi.inversion import Inversion
+from fmi.networks.base import Layer
+from fmi.sheets import Block, Scale
+
+__all__ = ["contact"]
+
+
+def contact(
+    found: Sequence[Inversion], layer: Layer, columns: int = 8, shares: bool = False
+) -> Block:
+    """Return inversions as a block with a title above each.
+
+    Parameters
+    ----------
+    found
+        Inversions of filters of one layer from one picture.
+    layer
+        The layer, whose receptive field the scale bar shows.
+    columns
+        Number of panels in a row.
+    shares
+        Whether the titles tell the energy share of each filter too.
+    """
+    record = found[0].record
+    places = range(0, len(found), columns)
+    titles = [_title(one, layer.name, shares) for one in found]
+    network = record["network"]["name"]
+    preset = record["settings"]["preset"]
+    return Block(
+        panels=[[np.asarray(one.image) for one in found[n : n + columns]] for n in places],
+        titles=[titles[n : n + columns] for n in places],
+        caption=f"{record['pictures']['content']['name']}, {network}, preset {preset}",
+        scale=Scale(layer.receptive_field, f"receptive field, {layer.receptive_field} pixels"),
+    )
+
+
+def _title(one: Inversion, layer: str, shares: bool) -> str:
+    title = f"{layer}:{one.record['filter']}"
+    if shares and one.energy_share is not None:
+        title += f"  ({one.energy_share:.0%} of the energy)"
+    return title
