@@ -16,11 +16,20 @@ import numpy as np
 from PIL import Image
 
 import fmi
-from fmi import files, pictures
+from fmi import files, notebook, pictures
 from fmi.device.mxnet import mx
 from fmi.errors import InputError, shown
 
-__all__ = ["FINISHED", "Inversion", "Keep", "Keeper", "Place", "source_digest", "versions"]
+__all__ = [
+    "FINISHED",
+    "Inversion",
+    "Inversions",
+    "Keep",
+    "Keeper",
+    "Place",
+    "source_digest",
+    "versions",
+]
 
 FINISHED = ("change", "steps")  # how a descent that has come to its end has stopped
 # Sources whose changes may change pictures: everything that fmi.invert needs to compute them.
@@ -188,12 +197,45 @@ class Inversion:
         self.image.save(buffer, format="PNG")
         return buffer.getvalue()
 
+    @property
+    def title(self) -> str:
+        """What it shows, such as ``relu3_2:17``."""
+        record = self.record
+        layers = ",".join(record["layers"])
+        if "filter" in record:
+            return f"{layers}:{record['filter']}"
+        draw = f" {record['draw']}" if "draw" in record else ""
+        return f"{record['function']}{draw}, {layers}"
+
+    def _repr_html_(self) -> str:
+        """Return what Jupyter shows: the picture, the loss curve and the main settings."""
+        record, settings = self.record, self.record["settings"]
+        names = [one["name"] for one in record["pictures"].values()]
+        facts = {
+            "picture": ", ".join(names),
+            "network": record["network"]["name"],
+            "preset": settings["preset"],
+            "steps": f"{self.steps}, stopped by {self.stopped}",
+            "explained": "" if self.explained is None else f"{self.explained:.1%}",
+            "energy share": "" if self.energy_share is None else f"{self.energy_share:.1%}",
+            "seconds": f"{self.seconds:.1f}",
+        }
+        shown = {name: value for name, value in facts.items() if value}
+        return notebook.card(self._repr_png_(), self.title, self.loss, shown)
+
     def __repr__(self) -> str:
         height, width = self.array.shape[:2]
         return (
             f"Inversion({self.record['function']}, {width} x {height}, {self.steps} steps,"
             f" stopped by {self.stopped}, {self.seconds:.1f} s)"
         )
+
+
+class Inversions(List[Inversion]):
+    """A list of inversions, which Jupyter shows as a contact sheet."""
+
+    def _repr_html_(self) -> str:
+        return notebook.contact([(one._repr_png_(), one.title) for one in self])
 
 
 def _png(path: Union[str, Path]) -> Path:

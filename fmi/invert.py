@@ -21,7 +21,7 @@ from numpy.typing import ArrayLike
 from fmi import request
 from fmi.call import Call, Filters, Layers, in_one_line, layers_of
 from fmi.device.mxnet import NDArray
-from fmi.inversion import Inversion
+from fmi.inversion import Inversion, Inversions
 from fmi.pictures import Source
 from fmi.signatures import spelled_out
 
@@ -112,7 +112,9 @@ def feature_map(
     fmi.errors.InputError
         As for :func:`code`, and if a layer lacks a filter.
     """
-    return request.feature_map(picture, layer, filters, chain, layers, keywords).compute()
+    return Inversions(
+        request.feature_map(picture, layer, filters, chain, layers, keywords).compute()
+    )
 
 
 @spelled_out()
@@ -150,7 +152,7 @@ def direction(
     fmi.errors.InputError
         As for :func:`code`, and if the directions have another shape, are 0 or are not finite.
     """
-    return request.direction(picture, layer, directions, keywords).compute()
+    return Inversions(request.direction(picture, layer, directions, keywords).compute())
 
 
 @spelled_out()
@@ -188,7 +190,7 @@ def maximise(
     fmi.errors.InputError
         As for :func:`feature_map`.
     """
-    return request.maximise(picture, layer, filters, keywords).compute()
+    return Inversions(request.maximise(picture, layer, filters, keywords).compute())
 
 
 @spelled_out()
@@ -222,7 +224,7 @@ def random(
     fmi.errors.InputError
         As for :func:`code`.
     """
-    return request.random(picture, layer, draws, seed, layers, keywords).compute()
+    return Inversions(request.random(picture, layer, draws, seed, layers, keywords).compute())
 
 
 @spelled_out(transfer=True)

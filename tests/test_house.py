@@ -15,7 +15,7 @@ MODULES = {
 }
 # Rooms from the lowest to the highest; a module may import from its own room and from lower ones.
 ROOMS = (
-    ("errors", "checks", "device", "files"),
+    ("errors", "checks", "device", "files", "notebook"),
     ("sources", "settings", "pictures"),
     ("codes", "losses"),
     ("networks",),

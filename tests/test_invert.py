@@ -391,3 +391,36 @@ def test_weights_that_lack_the_layer(arrays, picture, tmp_path):
     fmi.invert.code(picture, "relu2_1", weights=path, **QUICK)
     with pytest.raises(InputError, match="lacks conv2_2"):
         fmi.invert.code(picture, "relu3_1", weights=path, **QUICK)
+
+
+# --- in Jupyter ---
+
+
+def test_what_jupyter_shows(picture, options):
+    found = fmi.invert.feature_map(picture, "relu2_1", [1, 3], **options)
+    assert isinstance(found, list) and found[:1] == [found[0]]
+    text = found[0]._repr_html_()
+    for fact in (
+        "relu2_1:1",
+        "data:image/png;base64,",
+        "<polyline",
+        "alt=",
+        "preset",
+        "energy share",
+    ):
+        assert fact in text
+    sheet = found._repr_html_()
+    assert sheet.count("<img") == 2 and "relu2_1:1" in sheet and "relu2_1:3" in sheet
+    assert fmi.invert.code(picture, "relu2_1", **options).title == "code, relu2_1"
+    assert fmi.invert.random(picture, "relu2_1", 2, **options)[1].title == "random 1, relu2_1"
+
+
+def test_names_are_escaped_in_html():
+    from fmi import notebook
+
+    text = notebook.card(b"x", '<script>"', [1.0, 0.5], {"<b>": "<i>"})
+    assert "<script>" not in text and "<i>" not in text and 'alt="&lt;script&gt;&quot;"' in text
+    assert "<polyline" not in notebook.card(b"x", "t", [float("nan"), 2.0], {})
+    points = notebook.curve([100.0, 10.0, 1.0]).split('points="')[1].split('"')[0]
+    assert points == "0.0,0.0 110.0,45.0 220.0,90.0"  # a straight line: the scale is logarithmic
+    assert notebook.curve([-1.0, -3.0]).count("-") > 0

@@ -13,6 +13,7 @@ from fmi import files, pictures
 from fmi.device.mxnet import context, mx
 from fmi.errors import InputError
 from fmi.networks import catalogue
+from fmi.networks import weights as weights_
 from fmi.networks.base import Network
 from fmi.networks.vgg import VGG
 from fmi.pictures import Picture
@@ -129,7 +130,7 @@ def untrained(network: Network, images: Sequence[Picture], edge: int, path: Path
         buffer = io.BytesIO()
         np.savez(buffer, **arrays, **{formats.METADATA: metadata})
         files.write_whole(path, lambda file: file.write_bytes(buffer.getvalue()))
-        return catalogue.load(weights=path)
+        return catalogue.load(weights=weights_.read(path))
 
     arrays = rescaled(arrays, mean_activations(loaded(), images, edge), wanted)
     return loaded()
