@@ -376,3 +376,13 @@ def test_make_claims_is_a_command(tmp_path):
         text=True,
     )
     assert done.returncode == 2 and "77" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_fmi_claims_is_for_a_clone(tmp_path, monkeypatch, capsys):
+    from fmi import cli
+
+    assert cli.main(["claims", "CLAIMS=77"]) == 2
+    assert "77" in capsys.readouterr().err
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["claims"]) == 2
+    assert "clone" in capsys.readouterr().err

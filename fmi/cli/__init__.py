@@ -64,6 +64,7 @@ def _run(arguments: Optional[List[str]]) -> int:
 
     import fmi
     from fmi.cli import (
+        claims,
         completion,
         doctor,
         draw,
@@ -88,6 +89,7 @@ def _run(arguments: Optional[List[str]]) -> int:
             inversions,
             sheet,
             draw,
+            claims,
             layers,
             results,
             weights,
