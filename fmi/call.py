@@ -460,6 +460,11 @@ class Call:
         self.__dict__.pop("content", None)
         return self.truncated(self.to_device(pictures.from_rgb(found.array, self.network.mean)))
 
+    def release(self) -> None:
+        """Forget the codes and the network on the device; both are computed again if needed."""
+        for name in ("content", "style", "truncated"):
+            self.__dict__.pop(name, None)
+
     def check_filters(self, filters: Sequence[int]) -> None:
         """Check that all layers have the given filters."""
         for name in self.layers:

@@ -143,16 +143,31 @@ class Store:
     def entries(self) -> Iterator[Entry]:
         """Yield all intact results, in the order of their keys."""
         for name in self.names():
-            contents = self._contents(name)
-            if contents is not None:
-                manifest = json.loads(contents[MANIFEST])
-                yield Entry(
-                    name,
-                    json.loads(contents["record.json"]),
-                    datetime.datetime.fromisoformat(manifest["when"]),
-                    manifest["seconds"],
-                    sum(map(len, contents.values())),
-                )
+            found = self.entry(name)
+            if found is not None:
+                yield found
+
+    def entry(self, name: str) -> Optional[Entry]:
+        """Return what is known of a result, or ``None`` if it is missing or damaged."""
+        contents = self._contents(name)
+        if contents is None:
+            return None
+        manifest = json.loads(contents[MANIFEST])
+        return Entry(
+            name,
+            json.loads(contents["record.json"]),
+            datetime.datetime.fromisoformat(manifest["when"]),
+            manifest["seconds"],
+            sum(map(len, contents.values())),
+        )
+
+    def when(self, name: str) -> Optional[datetime.datetime]:
+        """Return when a result was computed, in UTC, without checking its files."""
+        try:
+            manifest = json.loads(_read(self.path(name) / MANIFEST))
+            return datetime.datetime.fromisoformat(manifest["when"])
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            return None
 
     def names(self) -> List[str]:
         """Return the keys of all results, intact or not."""
