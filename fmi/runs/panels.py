@@ -129,6 +129,7 @@ def compute(
     """
     for folder in (store.folder, results):
         files.prepare(folder)  # rather than fail after hours
+    store.tidy()
     names = [job.names for job in jobs]
     missing = [[name for name in row if not store.intact(name)] for row in names]
     total = sum(map(len, names))
@@ -174,6 +175,7 @@ def compute(
                 found = None if stem in written else store.find(name)
                 if found is not None:
                     write(found, store, results / stem)
+    store.tidy()  # after workers that were killed
     if diverged:
         stems = [stem for job in jobs for stem in job.stems if stem in diverged]
         raise InputError(

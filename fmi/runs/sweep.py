@@ -305,6 +305,7 @@ def sweep(experiment: Sweep) -> Path:
     every = [panel for batch in batches for panel in batch.panels]
     for path in (folder, store.folder):
         files.prepare(path)  # rather than fail after hours
+    store.tidy()
     with running(folder):
         _save(run, folder / FILE)
         costs = {batch.panels[0].layer: batch.job.cost for batch in batches}
@@ -319,6 +320,7 @@ def sweep(experiment: Sweep) -> Path:
         with Bar("sweep", {p.key: costs[p.layer] for p in every if p.key in lacking}) as bar:
             store.listeners = (lines.add, lambda key: bar.count([key]))
             _compute(run, store, [batch.job for batch in batches], missing)
+        store.tidy()  # after workers that were killed
         return _summary(folder, store, every)
 
 
