@@ -34,7 +34,7 @@ given = $(filter-out $(addsuffix =%,$(OWN)),$(MAKEOVERRIDES))
 .DEFAULT_GOAL := help
 TRAINING := experiments/embedded/train.yaml
 
-.PHONY: help setup demo $(FIGURES) models pictures claims gallery verify train-embedded bench doctor \
+.PHONY: help setup demo $(FIGURES) models pictures claims atlas gallery verify train-embedded bench doctor \
 	test test-cu112 test-lowest lint format clean clean-results another-wheel
 
 help: ## list what there is
@@ -73,6 +73,10 @@ verify: $(VENV)/.ready ## compute a few small panels anew and compare their numb
 
 claims: $(VENV)/.ready ## measure the claims of the paper, with controls (CLAIMS=1,2, N=, K=, WEIGHTS=)
 	@$(BIN)/python -m experiments.claims $(given)
+
+atlas: $(VENV)/.ready ## invert every filter of a network, and make pages to walk through (RESULTS=dir)
+	@$(BIN)/fmi sweep experiments/atlas.yaml $(given)
+	@$(BIN)/fmi atlas $(or $(RESULTS),results/atlas)
 
 gallery: $(VENV)/.ready ## draw the README's pictures
 	$(BIN)/python -m experiments.gallery

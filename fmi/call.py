@@ -24,7 +24,7 @@ from typing import (
 
 import numpy as np
 
-from fmi import checks, codes, descent, files, memory, optimisers, pictures
+from fmi import checks, codes, descent, files, memory, optimisers, pictures, records, snapshots
 from fmi import settings as presets
 from fmi.device.mxnet import (
     Context,
@@ -111,6 +111,11 @@ class Options:
     store
         A :class:`fmi.runs.store.Store`. Results that it holds are not computed again, and new ones
         are added to it.
+    snapshot
+        File to which the state of the descent is written now and then (:mod:`fmi.snapshots`). If
+        the process is killed, the same call continues from it, and gives the same pictures. The
+        file is removed when the call returns what it was asked for. If ``None``, a `store` keeps
+        snapshots in a folder of its own.
     """
 
     network: Any = None
@@ -125,6 +130,7 @@ class Options:
     progress: Optional[bool] = None
     callback: Optional[descent.Callback] = None
     store: Optional[Keeper] = None
+    snapshot: Union[None, str, Path] = None
 
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -290,6 +296,7 @@ class Call:
             "versions": versions(),
         }
         self._init = self._read_init()
+        self.snapshot = self._find_snapshot()
 
     @staticmethod
     def _check_keywords(
@@ -325,6 +332,13 @@ class Call:
         own = role == "style" and self.settings.style_size == "own"
         pixels = self._pictures["style" if own else "content"].pixels
         return pictures.fitted(pixels, long_edge or self.settings.long_edge)
+
+    def _find_snapshot(self) -> Optional[snapshots.Snapshot]:
+        if self.options.snapshot is not None:
+            return snapshots.in_file(self.options.snapshot)
+        if self.options.store is not None:
+            return snapshots.in_folder(self.options.store.snapshots)
+        return None
 
     # --- memory ---
 
@@ -460,6 +474,11 @@ class Call:
         self.__dict__.pop("content", None)
         return self.truncated(self.to_device(pictures.from_rgb(found.array, self.network.mean)))
 
+    def release(self) -> None:
+        """Forget the codes and the network on the device; both are computed again if needed."""
+        for name in ("content", "style", "truncated"):
+            self.__dict__.pop(name, None)
+
     def check_filters(self, filters: Sequence[int]) -> None:
         """Check that all layers have the given filters."""
         for name in self.layers:
@@ -547,6 +566,9 @@ class Call:
         while len(found) < len(wanted):
             group = wanted[len(found) : len(found) + at_once]
             chosen = [places[index] for index in group]
+            if self.snapshot is not None:
+                chosen = chosen[: self.snapshot.together(self._keys(chosen))]
+                group = group[: len(chosen)]
 
             def keep_row(row: int, one: Inversion, group: Sequence[int] = group) -> None:
                 keep(group[row], one)
@@ -589,6 +611,7 @@ class Call:
         finished: Callable[[int, descent.Descent], None],
     ) -> Optional[List[descent.Descent]]:
         """Minimise a batch; return ``None`` if it does not fit into memory but can be split."""
+        part = None if self.snapshot is None else self.snapshot.part(self._keys(places))
         try:
             done = descent.minimise(
                 self.truncated,
@@ -600,6 +623,7 @@ class Call:
                 self.options.progress,
                 self._label(places),
                 finished,
+                part,
             )
         except mx.MXNetError as error:
             if len(places) == 1 or not out_of_memory(error):
@@ -610,11 +634,21 @@ class Call:
                     "the loss of the initial picture is not a finite number: reduce code_weight,"
                     " alpha, beta, or the values of init"
                 )
+            if part is not None and not any(one.stopped == "interrupted" for one in done):
+                part.end(done)
             return done
         finally:
             self.truncated.free()
         release_memory(self.ctx)  # not earlier, because the error keeps the batch alive
         return None
+
+    def _keys(self, places: Sequence[Place]) -> List[str]:
+        return [records.key(self.describe(place)) for place in places]
+
+    def finish(self, places: Sequence[Place]) -> None:
+        """Remove the snapshot after all of these places have been inverted."""
+        if self.snapshot is not None:
+            self.snapshot.finish(self._keys(places))
 
     def _label(self, places: Sequence[Place]) -> str:
         where = "" if len(self.layers) > 2 else " ".join(self.layers)

@@ -6,7 +6,8 @@ import logging
 import math
 import time
 from dataclasses import dataclass, field, replace
-from typing import Callable, List, Optional, Sequence, Tuple
+from functools import partial
+from typing import Callable, List, Mapping, Optional, Protocol, Sequence, Tuple
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -15,13 +16,16 @@ from fmi import pictures
 from fmi.device.mxnet import NDArray, mx
 from fmi.losses import Loss, squared_length
 from fmi.networks.base import Truncated
-from fmi.optimisers import Optimiser, optimiser
+from fmi.optimisers import Array, Optimiser, optimiser
 from fmi.settings import Settings
 
 __all__ = [
+    "Array",
     "Callback",
     "Descent",
     "Finished",
+    "Progress",
+    "Snapshots",
     "State",
     "minimise",
     "start",
@@ -96,6 +100,45 @@ class Descent:
 Finished = Callable[[int, Descent], None]
 
 
+@dataclass(frozen=True)
+class Progress:
+    """All that a descent needs to continue after a step.
+
+    Attributes
+    ----------
+    step
+        Number of the step.
+    done
+        The descents of all pictures of the batch.
+    pictures
+        Indices of those that have not stopped.
+    changes
+        Their relative changes in the step.
+    arrays
+        Their pictures after and before the step, ``"image"`` and ``"before"``, and the state of
+        the optimiser, with a row for each of them.
+    seconds
+        Time since the start of the batch.
+    """
+
+    step: int
+    done: List[Descent]
+    pictures: Sequence[int]
+    changes: Sequence[Optional[float]]
+    arrays: Mapping[str, Array]
+    seconds: float
+
+
+class Snapshots(Protocol):
+    """Keeps the progress of a descent, such as :class:`fmi.snapshots.Part`."""
+
+    def load(self) -> Optional[Progress]:
+        """Return from where the descent continues, or ``None`` if it has to begin."""
+
+    def save(self, pictures: Sequence[int], progress: Callable[[], Progress], /) -> None:
+        """Keep the progress, if it is time to, while pictures with some indices go on."""
+
+
 def start(shape: Sequence[int], half_width: float, seed: int) -> np.ndarray:
     """Return an initial picture, uniform in +-half_width around the mean colour (2016 code).
 
@@ -156,6 +199,7 @@ def minimise(
     progress: Optional[bool] = None,
     label: str = "",
     finished: Optional[Finished] = None,
+    snapshots: Optional[Snapshots] = None,
 ) -> List[Descent]:
     """Minimise the loss of a batch of pictures with an optimiser.
 
@@ -190,6 +234,9 @@ def minimise(
         Function called with the index and the :class:`Descent` of a picture as soon as it has
         stopped by "change" or "steps", while others continue. Exceptions are treated as those of
         `callback`.
+    snapshots
+        Keeps the progress after steps. A descent that is continued gives the same pictures, bit
+        for bit; `callback` is not called again for the steps before.
     """
     image = first.broadcast_to((loss.pictures,) + tuple(first.shape[1:])).copy()
     del first  # large pictures need the memory
@@ -202,7 +249,17 @@ def minimise(
         try:
             chosen = optimiser(settings, network, loss, image)
             batch = _Batch(indices, image, image, chosen, changes, loss)
-            for step in range(1, settings.steps + 1):
+            saved = snapshots.load() if snapshots is not None else None
+            continued = _continued(saved, batch) if saved is not None else None
+            if saved is not None and continued is not None:
+                step, done, batch = saved.step, saved.done, continued
+                began -= saved.seconds
+                bar.update(step)
+                for index, one in enumerate(done):
+                    if finished is not None and one.stopped in ("change", "steps"):
+                        finished(index, one)
+            begin = step + 1
+            for step in range(begin, settings.steps + 1 if batch.pictures else begin):
                 losses, gradient = network.gradient(batch.image, batch.loss)
                 zeros = _zeros(gradient)
                 moved = batch.optimiser.move(batch.image, losses.asnumpy(), gradient, step)
@@ -227,8 +284,9 @@ def minimise(
                 for index in stopped:
                     if finished is not None:
                         finished(index, done[index])
-                if not stays:
-                    break
+                if snapshots is not None and stays:
+                    now = partial(_progress, step, done, batch, began)
+                    snapshots.save(batch.pictures, now)
         except KeyboardInterrupt:
             log.warning("interrupted at step %d", step)
             if batch is None:  # before the first step
@@ -238,6 +296,35 @@ def minimise(
                     done[index].change = batch.change[row]
                     _keep(done[index], batch.image[row], "interrupted", began)
     return done
+
+
+def _progress(step: int, done: List[Descent], batch: _Batch, began: float) -> Progress:
+    """Return the progress after a step."""
+    arrays = {"image": batch.image, "before": batch.before, **batch.optimiser.state()}
+    seconds = time.perf_counter() - began
+    return Progress(step, done, batch.pictures, batch.change, arrays, seconds)
+
+
+def _continued(saved: Progress, batch: _Batch) -> Optional[_Batch]:
+    """Return a batch as it was saved, or ``None`` if that does not fit."""
+    if not saved.pictures:
+        return replace(batch, pictures=())
+    arrays = {name: np.asarray(array) for name, array in saved.arrays.items()}
+    shape = (len(saved.pictures), *batch.image.shape[1:])
+    try:
+        if any(arrays[name].shape != shape for name in ("image", "before")):
+            raise ValueError("pictures of another size")
+        image, before = (_on_device(arrays[name], batch.image) for name in ("image", "before"))
+        batch.optimiser.restore(arrays, image)
+    except (KeyError, ValueError) as error:
+        log.warning("a snapshot has other arrays than this descent (%s): ignored", error)
+        return None
+    loss = batch.loss.take(list(saved.pictures))
+    return _Batch(tuple(saved.pictures), image, before, batch.optimiser, saved.changes, loss)
+
+
+def _on_device(array: np.ndarray, like: NDArray) -> NDArray:
+    return mx.nd.array(array, ctx=like.context, dtype="float32")
 
 
 def _length(batch: NDArray) -> NDArray:

@@ -23,6 +23,7 @@ __all__ = [
     "array_digest",
     "digests",
     "file_digest",
+    "is_locked",
     "json_text",
     "locked",
     "prepare",
@@ -142,6 +143,23 @@ def locked(path: Path, wait: bool) -> Iterator[bool]:
             with contextlib.suppress(OSError):
                 path.unlink()  # while the lock is held, so that nobody else holds it
             os.close(handle)
+
+
+def is_locked(path: Path) -> bool:
+    """Return whether a process holds the lock of :func:`locked`, without taking it."""
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # a file system without locks
+        return False
+    finally:
+        os.close(handle)
+    return False
 
 
 def _acquired(path: Path, flags: int, wait: bool) -> Optional[int]:

@@ -254,6 +254,10 @@ Keep = Callable[[int, Inversion], None]
 class Keeper(Protocol):
     """What a call expects of a store of results, such as :class:`fmi.runs.store.Store`."""
 
+    @property
+    def snapshots(self) -> Path:
+        """The folder for snapshots of descents that have not ended."""
+
     def obtain(
         self,
         records: Sequence[Mapping[str, Any]],

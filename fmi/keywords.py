@@ -31,6 +31,7 @@ class Keywords(TypedDict, total=False):
     progress: Optional[bool]
     callback: Optional[descent.Callback]
     store: Optional[Keeper]
+    snapshot: Union[None, str, Path]
     pool: Optional[Literal["avg", "max"]]
     pool_rounding: Optional[Literal["up", "down"]]
     long_edge: Optional[int]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import List, Optional, Protocol, Sequence
+from typing import List, Mapping, Optional, Protocol, Sequence, Union
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from fmi.settings import Settings
 from fmi.whitening import Whitening, measured
 
 __all__ = [
+    "Array",
     "LBFGS",
     "Momentum",
     "Optimiser",
@@ -25,6 +26,9 @@ __all__ = [
     "scaled",
     "update",
 ]
+
+
+Array = Union[NDArray, np.ndarray]
 
 
 class Optimiser(Protocol):
@@ -50,6 +54,18 @@ class Optimiser(Protocol):
 
     def take(self, rows: Sequence[int]) -> None:
         """Continue with some pictures of the batch, in ascending order."""
+
+    def state(self) -> Mapping[str, Array]:
+        """Return what must be kept between two steps, with a row for each picture."""
+
+    def restore(self, state: Mapping[str, np.ndarray], image: NDArray, /) -> None:
+        """Continue from a state, and from the pictures that were returned last.
+
+        Raises
+        ------
+        ValueError
+            If it is not a state of this optimiser, or of pictures of another number or size.
+        """
 
 
 def optimiser(settings: Settings, network: Truncated, loss: Loss, image: NDArray) -> Optimiser:
@@ -184,6 +200,14 @@ class Momentum:
         """Continue with some pictures of the batch."""
         self.velocity = _take(self.velocity, rows)
 
+    def state(self) -> Mapping[str, Array]:
+        """Return the velocity."""
+        return {"velocity": self.velocity}
+
+    def restore(self, state: Mapping[str, np.ndarray], image: NDArray) -> None:
+        """Continue with a velocity."""
+        self.velocity = _Restored(state, image).pictures("velocity")
+
 
 # --- L-BFGS ---
 
@@ -219,6 +243,9 @@ class LBFGS:
     whitening
         Positive definite map of gradients; ``None`` is the identity.
     """
+
+    PICTURES = ("image", "gradient", "direction")  # attributes with a picture for each picture
+    NUMBERS = ("losses", "slope", "length", "scale")  # and with a number for each
 
     def __init__(self, settings: Settings, whitening: Optional[Whitening] = None) -> None:
         self.settings, self.whitening = settings, whitening
@@ -260,13 +287,38 @@ class LBFGS:
     def take(self, rows: Sequence[int]) -> None:
         """Continue with some pictures of the batch."""
         chosen = list(rows)
-        for name in ("image", "gradient", "direction"):
+        for name in self.PICTURES:
             setattr(self, name, _take(getattr(self, name), rows))
-        for name in ("losses", "slope", "length", "scale"):
+        for name in self.NUMBERS:
             setattr(self, name, getattr(self, name)[chosen])
         self.pairs = [
             _Pair(_take(p.step, rows), _take(p.change, rows), p.inverse[chosen]) for p in self.pairs
         ]
+
+    def state(self) -> Mapping[str, Array]:
+        """Return the pairs, the best pictures, and what belongs to them."""
+        state = {f"own {name}": getattr(self, name) for name in (*self.PICTURES, *self.NUMBERS)}
+        for n, pair in enumerate(self.pairs):
+            state.update({f"step {n}": pair.step, f"change {n}": pair.change})
+            state[f"inverse {n}"] = pair.inverse
+        return state
+
+    def restore(self, state: Mapping[str, np.ndarray], image: NDArray) -> None:
+        """Continue with pairs, best pictures, and what belongs to them."""
+        found = _Restored(state, image)
+        own = {name: found.pictures(f"own {name}") for name in self.PICTURES}
+        numbers = {name: found.numbers(f"own {name}") for name in self.NUMBERS}
+        count = sum(name.startswith("step ") for name in state)
+        self.pairs = [
+            _Pair(
+                found.pictures(f"step {n}"),
+                found.pictures(f"change {n}"),
+                found.numbers(f"inverse {n}"),
+            )
+            for n in range(count)
+        ]
+        for name, value in {**own, **numbers}.items():
+            setattr(self, name, value)
 
     def _accept(
         self, good: np.ndarray, image: NDArray, losses: np.ndarray, gradient: NDArray
@@ -304,6 +356,29 @@ class LBFGS:
 
     def _whitened(self, gradient: NDArray) -> NDArray:
         return gradient if self.whitening is None else self.whitening(gradient)
+
+
+@dataclass(frozen=True)
+class _Restored:
+    """Arrays of a state, checked and on the device of the pictures."""
+
+    state: Mapping[str, np.ndarray]
+    image: NDArray
+
+    def pictures(self, name: str) -> NDArray:
+        """Return an array with the shape of the pictures."""
+        values = self._checked(name, self.image.shape)
+        return mx.nd.array(values, ctx=self.image.context, dtype="float32")
+
+    def numbers(self, name: str) -> np.ndarray:
+        """Return an array with a number for each picture."""
+        return self._checked(name, self.image.shape[:1])
+
+    def _checked(self, name: str, shape: Sequence[int]) -> np.ndarray:
+        values = self.state.get(name)
+        if values is None or values.shape != tuple(shape) or values.dtype.kind != "f":
+            raise ValueError(f"the state of the descent has no array {name!r} of shape {shape}")
+        return values
 
 
 def _products(batch: NDArray, other: NDArray) -> np.ndarray:

@@ -46,18 +46,25 @@ class Request:
         The call, whose arguments have been checked.
     places
         Which pictures it asks for.
-    compute
+    invert
         Function that returns an inversion for each place.
     """
 
     call: Call
     places: Sequence[Place]
-    compute: Callable[[], List[Inversion]]
+    invert: Callable[[], List[Inversion]]
 
     @property
     def records(self) -> List[Dict[str, Any]]:
         """The records of the inversions, without their outcome."""
         return [self.call.describe(place) for place in self.places]
+
+    def compute(self) -> List[Inversion]:
+        """Return an inversion for each place; after Ctrl-C, some may be missing."""
+        found = self.invert()
+        if not any(one.stopped == "interrupted" for one in found):
+            self.call.finish(self.places)
+        return found
 
 
 def _of_all(call: Call, places: Sequence[Place], loss: Callable[..., Loss], **more: Any) -> Request:

@@ -280,7 +280,7 @@ def test_a_worker_that_finds_other_weights(
     (tmp_path / "other").mkdir()
     monkeypatch.setenv("FMI_MODELS", str(tmp_path / "none"))
     (tmp_path / "none").mkdir()
-    monkeypatch.setattr(figures.Run, "_team", lambda run: panels.Team(_reseeded(run.experiment), 2))
+    monkeypatch.setattr(figures.Run, "team", lambda run: panels.Team(_reseeded(run.experiment), 2))
     assert draw("fig3", tmp_path, small_weights, picture_folder) == 0
     assert caplog.text.count("another network or other pictures") == 2
     assert len(Store(tmp_path / "store").names()) == 8
@@ -310,9 +310,9 @@ def test_a_gpu_is_used_by_one_process(small_weights):
         run.__dict__["ctx"] = mx.gpu(0)
         if number == 2:
             with pytest.raises(InputError, match="processes=2.*gpu"):
-                run._team()
+                run.team()
         else:
-            assert run._team() is None
+            assert run.team() is None
 
 
 def test_the_first_job_tells_how_many(tmp_path, small_weights, picture_folder, monkeypatch, caplog):
@@ -432,7 +432,7 @@ def test_the_bar_counts_each_panel_once_by_its_cost(monkeypatch):
     shown = io.StringIO()
     shown.isatty = lambda: True
     monkeypatch.setattr(sys, "stderr", shown)
-    with panels._Bar("fig3", {"a": 1.0, "b": 3.0}) as bar:
+    with panels.Bar("fig3", {"a": 1.0, "b": 3.0}) as bar:
         bar.count(["b"])
         assert bar.n == 3
         bar.count(["a", "b", "stored before"])

@@ -74,6 +74,7 @@ def _run(arguments: Optional[List[str]]) -> int:
         pictures,
         results,
         sheet,
+        sweep,
         weights,
     )
     from fmi.cli.lazy import Command
@@ -89,6 +90,7 @@ def _run(arguments: Optional[List[str]]) -> int:
             inversions,
             sheet,
             draw,
+            sweep,
             claims,
             layers,
             results,

@@ -21,7 +21,7 @@ def add(commands: Any) -> None:
     word.set_defaults(run=_list)
     word = words.add_parser(
         "prune",
-        help="remove damaged results and remains of killed processes; with options, others too",
+        help="remove damaged results and what killed processes have left; with options, more",
     )
     _add_store(word)
     word.add_argument(
@@ -103,6 +103,7 @@ def _prune(chosen: argparse.Namespace) -> int:
         sys.stdout.write(f"{name[:12]}  {reason}\n")
     if not chosen.dry_run:
         held.sweep()
+        held.tidy(everything=True)
     verb = "would be removed" if chosen.dry_run else "removed"
     sys.stdout.write(f"{len(reasons)} of {len(names)} results {verb}\n")
     return 0

@@ -137,9 +137,9 @@ class Run:
 
     def panels(self, jobs: Sequence[Job]) -> List[List[np.ndarray]]:
         """Return the panels of all jobs, which are computed if the store lacks them."""
-        return compute(self.experiment.figure, jobs, self.store, self.results, self._team())
+        return compute(self.experiment.figure, jobs, self.store, self.results, self.team())
 
-    def _team(self) -> Optional[Team]:
+    def team(self) -> Optional[Team]:
         """Return what worker processes need; a GPU is used by this process alone."""
         number = self.experiment.processes
         if self.ctx.device_type == "gpu":

@@ -23,7 +23,7 @@ from fmi.runs.experiment import Experiment
 from fmi.runs.store import Store
 from fmi.runs.workers import Task, fill
 
-__all__ = ["Job", "Team", "compute", "distinct", "write"]
+__all__ = ["Bar", "Job", "Team", "compute", "distinct", "shared_out", "write"]
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ class Job:
         The request.
     stems
         For each of its pictures, the path of the readable copy in the results folder, without
-        suffix.
+        suffix; empty if there are to be no copies.
     """
 
     request: Request
@@ -79,7 +79,7 @@ class Team:
     number: Optional[int] = None
 
 
-class _Bar(tqdm):
+class Bar(tqdm):
     """A progress bar on which each panel counts by its cost, so that the time left is right."""
 
     def __init__(self, figure: str, costs: Mapping[str, float]) -> None:
@@ -129,6 +129,7 @@ def compute(
     """
     for folder in (store.folder, results):
         files.prepare(folder)  # rather than fail after hours
+    store.tidy()
     names = [job.names for job in jobs]
     missing = [[name for name in row if not store.intact(name)] for row in names]
     total = sum(map(len, names))
@@ -154,8 +155,8 @@ def compute(
         panels[number] = [np.asarray(one.image) for one in found if one.finished]
         bar.count(names[number])
 
-    with _Bar(figure, {name: jobs[n].cost for n, row in enumerate(missing) for name in row}) as bar:
-        number, rest = (1, tasks) if team is None else _processes(team, jobs, tasks, finish)
+    with Bar(figure, {name: jobs[n].cost for n, row in enumerate(missing) for name in row}) as bar:
+        number, rest = (1, tasks) if team is None else shared_out(team, jobs, tasks, finish)
         if team and number > 1:
             threads = max(1, int(variables.threads()) // number)
             plural = "" if threads == 1 else "s"
@@ -174,6 +175,7 @@ def compute(
                 found = None if stem in written else store.find(name)
                 if found is not None:
                     write(found, store, results / stem)
+    store.tidy()  # after workers that were killed
     if diverged:
         stems = [stem for job in jobs for stem in job.stems if stem in diverged]
         raise InputError(
@@ -191,13 +193,22 @@ def _tasks(number: int, job: Job, names: Sequence[str], missing: Sequence[str]) 
     return [Task(number, (name,), 1, job.cost) for name in missing]
 
 
-def _processes(
+def shared_out(
     team: Team, jobs: Sequence[Job], tasks: List[Task], finish: Callable[[int], None]
 ) -> Tuple[int, List[Task]]:
     """Return how many processes compute the panels, and the tasks that are left to them.
 
     Unless the number is given, the job with the smallest cost is finished by this process, which
     tells how fast it is and how well it uses the cores.
+
+    Parameters
+    ----------
+    team
+        The number of processes, if it is given.
+    jobs, tasks
+        All jobs, and the tasks of those of which something is missing.
+    finish
+        Function that computes the job with a number in this process.
     """
     if team.number is not None or not tasks:
         return min(team.number or 1, len(tasks)), tasks

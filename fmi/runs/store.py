@@ -27,6 +27,7 @@ from fmi import files
 from fmi.device.environment import cpu_name
 from fmi.errors import InputError, brief
 from fmi.inversion import Inversion, Keep, versions
+from fmi.records import IGNORED, key, shaping
 
 __all__ = ["DEFAULT", "VARIABLE", "Entry", "Store", "key", "open_store", "outdated", "shaping"]
 
@@ -36,34 +37,6 @@ DEFAULT = Path("results/store")
 VARIABLE = "FMI_STORE"  # environment variable that names another folder
 FILES = ("picture.png", "undenoised.png", "array.npy", "record.json")
 MANIFEST = "manifest.json"
-# Entries of records that do not shape a result: names, and versions covered by `fmi_source`.
-IGNORED = {
-    "settings": ("preset", "batch"),
-    "network": ("name", "source", "verified", "embedded", "default_settings"),
-    "versions": ("fmi", "python"),
-    "content": ("name",),
-    "style": ("name",),
-}
-REASON = "precision_reason"  # the precision itself shapes the result
-LATER = ("outcome", "loss", "silent_feature_maps", "key")  # not known before the computation
-
-
-def shaping(record: Mapping[str, Any]) -> Dict[str, Any]:
-    """Return the entries of a record that shape its picture."""
-    found = {}
-    for name, value in record.items():
-        if name not in (REASON, *LATER):
-            left_out = IGNORED.get(name, ())
-            if isinstance(value, Mapping):
-                value = shaping({k: v for k, v in value.items() if k not in left_out})
-            found[name] = value
-    return found
-
-
-def key(record: Mapping[str, Any]) -> str:
-    """Return the name of a result: a sha256 of all that shapes it."""
-    text = json.dumps(shaping(record), sort_keys=True, allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -116,6 +89,11 @@ class Store:
         """Return the folder of the result with a key."""
         return self.folder / name[:2] / name
 
+    @property
+    def snapshots(self) -> Path:
+        """The folder for snapshots of descents that have not ended."""
+        return self.folder / "snapshots"
+
     # --- reading ---
 
     def intact(self, name: str) -> bool:
@@ -143,16 +121,31 @@ class Store:
     def entries(self) -> Iterator[Entry]:
         """Yield all intact results, in the order of their keys."""
         for name in self.names():
-            contents = self._contents(name)
-            if contents is not None:
-                manifest = json.loads(contents[MANIFEST])
-                yield Entry(
-                    name,
-                    json.loads(contents["record.json"]),
-                    datetime.datetime.fromisoformat(manifest["when"]),
-                    manifest["seconds"],
-                    sum(map(len, contents.values())),
-                )
+            found = self.entry(name)
+            if found is not None:
+                yield found
+
+    def entry(self, name: str) -> Optional[Entry]:
+        """Return what is known of a result, or ``None`` if it is missing or damaged."""
+        contents = self._contents(name)
+        if contents is None:
+            return None
+        manifest = json.loads(contents[MANIFEST])
+        return Entry(
+            name,
+            json.loads(contents["record.json"]),
+            datetime.datetime.fromisoformat(manifest["when"]),
+            manifest["seconds"],
+            sum(map(len, contents.values())),
+        )
+
+    def when(self, name: str) -> Optional[datetime.datetime]:
+        """Return when a result was computed, in UTC, without checking its files."""
+        try:
+            manifest = json.loads(_read(self.path(name) / MANIFEST))
+            return datetime.datetime.fromisoformat(manifest["when"])
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            return None
 
     def names(self) -> List[str]:
         """Return the keys of all results, intact or not."""
@@ -210,6 +203,26 @@ class Store:
         with _reported(self.folder):
             for folder in self.folder.glob("[0-9a-f][0-9a-f]"):
                 files.sweep(folder)
+
+    def tidy(self, everything: bool = False) -> None:
+        """Remove the snapshots of finished results, which killed processes have left behind.
+
+        Parameters
+        ----------
+        everything
+            Whether to remove all snapshots but those of descents that run at this moment.
+        """
+        if not self.snapshots.is_dir():
+            return
+        files.sweep.cache_clear()
+        files.sweep(self.snapshots)
+        with _reported(self.snapshots):
+            for path in self.snapshots.glob("*.npz"):
+                idle = not files.is_locked(self.folder / "locks" / path.stem)
+                if idle and (everything or self.intact(path.stem)):
+                    path.unlink()
+            with contextlib.suppress(OSError):  # it is not empty
+                self.snapshots.rmdir()
 
     def _discard(self, name: str) -> None:
         """Remove what stands in the place of a result that is not intact."""

@@ -20,8 +20,10 @@ from fmi.errors import InputError
 from fmi.inversion import Inversion, Keep
 from fmi.runs import figures, panels
 from fmi.runs import store as stores
+from fmi.runs import sweep as sweeps
 from fmi.runs.panels import Job
 from fmi.runs.store import Store
+from fmi.runs.sweep import Sweep
 from fmi.runs.workers import Begin, Done, Exhausted, Failed, Kept, Said, Task
 
 __all__ = ["Share", "main"]
@@ -142,6 +144,7 @@ class _Run(figures.Run):
         job = jobs[task.job]
         stems = [stem for name, stem in zip(names, job.stems) if name in self._share.wanted]
         found = in_one_line(job.request.compute)()
+        job.request.call.release()  # a sweep has hundreds of jobs
         if any(one.stopped == "interrupted" for one in found):
             raise KeyboardInterrupt
         for inversion, stem in zip(found, stems):
@@ -167,7 +170,10 @@ def main(handle: int) -> None:
     run: Optional[_Run] = None
     try:
         run = _Run(connection.recv(), connection, send)
-        figures.blocks(run)
+        if isinstance(run.experiment, Sweep):
+            run.panels(sweeps.jobs(run))
+        else:
+            figures.blocks(run)
     except (_Ended, KeyboardInterrupt, EOFError):
         pass
     except (_Unlike, MemoryError) as error:
