@@ -108,6 +108,12 @@ class Options:
     callback
         Function called after each step with the :class:`fmi.descent.State`. A batch that does not
         fit into the memory of the device is restarted in smaller batches.
+    mask
+        Picture whose white confines where a texture or style goes: where it is black, the code of
+        the content picture is asked for, and style counts nothing. It is resized to the content.
+    preserve_color
+        Whether the result has the colours of the content picture and its own luminance alone
+        (Gatys et al. 2016, Preserving color in neural artistic style transfer, section 3.2).
     store
         A :class:`fmi.runs.store.Store`. Results that it holds are not computed again, and new ones
         are added to it.
@@ -129,6 +135,8 @@ class Options:
     memory: float = 0.5
     progress: Optional[bool] = None
     callback: Optional[descent.Callback] = None
+    mask: Optional[Source] = None
+    preserve_color: bool = False
     store: Optional[Keeper] = None
     snapshot: Union[None, str, Path] = None
 
@@ -296,6 +304,11 @@ class Call:
             "versions": versions(),
         }
         self._init = self._read_init()
+        self._mask = self._read_mask()
+        if checks.checked("preserve_color", self.options.preserve_color, bool):
+            self.record["preserve_color"] = True
+        if self.settings.jitter and self.settings.descent == "lbfgs":
+            raise InputError("jitter= needs descent='momentum', since L-BFGS compares gradients")
         self.snapshot = self._find_snapshot()
 
     @staticmethod
@@ -329,8 +342,8 @@ class Call:
 
     def _size(self, role: str, long_edge: Optional[int] = None) -> Tuple[int, int]:
         """Return height and width of a picture after resizing."""
-        own = role == "style" and self.settings.style_size == "own"
-        pixels = self._pictures["style" if own else "content"].pixels
+        own = role != "content" and self.settings.style_size == "own"
+        pixels = self._pictures[role if own else "content"].pixels
         return pictures.fitted(pixels, long_edge or self.settings.long_edge)
 
     def _find_snapshot(self) -> Optional[snapshots.Snapshot]:
@@ -445,12 +458,34 @@ class Call:
         image = self.to_device(self._prepared("content"))
         return self.truncated.code(image, self.scheme.content_layer)
 
-    def style_sums(self, statistic: Callable[[NDArray], NDArray]) -> Dict[str, Sums]:
-        """Return a statistic of the style picture for each style layer."""
-        image, layers = self.to_device(self._prepared("style")), self.scheme.style_layers
-        found = self.truncated.sums(image, statistic, layers)
-        own, wanted = (self.truncated.sizes(*self._size(role)) for role in ("style", "content"))
-        return {n: Sums(found[n], math.prod(own[n]), math.prod(wanted[n])) for n in layers}
+    def style_sums(
+        self, statistic: Callable[[NDArray], NDArray], weights: Sequence[float]
+    ) -> Dict[str, Sums]:
+        """Return a statistic for each style layer, the weighted mean over all style pictures.
+
+        With a mask, it is that of as many positions as the mask is white at.
+        """
+        layers, wanted = self.scheme.style_layers, self.truncated.sizes(*self.size)
+        means: Dict[str, NDArray] = {}
+        for role, weight in zip([r for r in self._pictures if r != "content"], weights):
+            found = self.truncated.sums(self.to_device(self._prepared(role)), statistic, layers)
+            own = self.truncated.sizes(*self._size(role))
+            for name in layers:
+                part = found[name] * (weight * math.prod(wanted[name]) / math.prod(own[name]))
+                means[name] = part if name not in means else means[name] + part
+        return {
+            name: Sums(means[name], math.prod(wanted[name]), self._inside(name)) for name in layers
+        }
+
+    def _inside(self, layer: str) -> float:
+        """Return the number of positions of a layer that the mask is white at; all without one."""
+        mask = self.mask_at(layer)
+        if mask is None:
+            return math.prod(self.truncated.sizes(*self.size)[layer])
+        positions = float(mask.sum().asscalar())
+        if not positions > 0:
+            raise InputError("the mask is black everywhere; paint white where the style goes")
+        return positions
 
     def _prepared(self, role: str) -> np.ndarray:
         """Return a picture as input of the network, (1, 3, H, W)."""
@@ -511,6 +546,37 @@ class Call:
             raise InputError(text if "init" in text else f"init: {text}") from None
         self.record["init"] = files.array_digest(values)
         return values
+
+    def _read_mask(self) -> Optional[np.ndarray]:
+        """Check `mask` and add it to the record; return it as (H, W) from 0 to 1."""
+        if self.options.mask is None:
+            return None
+        pixels = pictures.first_picture(pictures.read(self.options.mask), self.size)
+        values = pixels.mean(axis=2) / 255
+        self.record["mask"] = files.array_digest(values)
+        return values
+
+    def mask_at(self, layer: str) -> Optional[NDArray]:
+        """Return the mask at the positions of a layer, (1, 1, M, N) from 0 to 1, or ``None``."""
+        if self._mask is None:
+            return None
+        from skimage.transform import resize  # slow to import
+
+        size = self.truncated.sizes(*self.size)[layer]
+        values = resize(self._mask, size, order=1, mode="edge", anti_aliasing=True)
+        return self.to_device(values[None, None].astype(np.float32))
+
+    def confined(self, targets: Mapping[str, NDArray]) -> Dict[str, NDArray]:
+        """Return targets (B, C, M, N) inside the mask, and the content's code outside."""
+        if self._mask is None:
+            return dict(targets)
+        found = {}
+        for name, target in targets.items():
+            mask, content = self.mask_at(name), self.content[name]
+            assert mask is not None
+            inside = mx.nd.broadcast_mul(target, mask)
+            found[name] = mx.nd.broadcast_add(inside, mx.nd.broadcast_mul(content, 1 - mask))
+        return found
 
     def _first(self) -> np.ndarray:
         """Return the initial picture (1, 3, H, W) with the mean subtracted."""
@@ -678,8 +744,12 @@ class Call:
         explained: Optional[float],
         energy_share: Optional[float],
     ) -> Inversion:
+        array = pictures.to_rgb(found.image, self.network.mean)
+        if self.options.preserve_color:
+            content = pictures.to_rgb(self._prepared("content")[0], self.network.mean)
+            array = pictures.with_colours(array, content)
         return Inversion(
-            array=pictures.to_rgb(found.image, self.network.mean),
+            array=array,
             loss=found.loss,
             change=found.change,
             stopped=found.stopped,

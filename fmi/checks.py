@@ -24,7 +24,9 @@ __all__ = [
     "Numbers",
     "Processes",
     "Seed",
+    "Strength",
     "Text",
+    "Weights",
     "checked",
     "number",
     "refusal",
@@ -162,4 +164,12 @@ Numbers = Annotated[
     Tuple[Annotated[Index, FromText], ...], BeforeValidator(_items), Field(min_length=1)
 ]
 Memory = Annotated[float, BeforeValidator(number), Field(gt=0, allow_inf_nan=False)]
+Strength = Annotated[float, BeforeValidator(number), Field(ge=0, le=1, allow_inf_nan=False)]
+Weights = Annotated[
+    Tuple[
+        Annotated[float, BeforeValidator(number), Field(ge=0, le=1e12, allow_inf_nan=False)], ...
+    ],
+    BeforeValidator(_items),
+    Field(min_length=1),
+]
 Days = Annotated[Index, FromText, Field(ge=0, le=100_000)]

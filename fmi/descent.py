@@ -17,6 +17,7 @@ from fmi.device.mxnet import NDArray, mx
 from fmi.losses import Loss, squared_length
 from fmi.networks.base import Truncated
 from fmi.optimisers import Array, Optimiser, optimiser
+from fmi.regularisers import regularised
 from fmi.settings import Settings
 
 __all__ = [
@@ -260,7 +261,8 @@ def minimise(
                         finished(index, one)
             begin = step + 1
             for step in range(begin, settings.steps + 1 if batch.pictures else begin):
-                losses, gradient = network.gradient(batch.image, batch.loss)
+                moved_network = regularised(network, settings, step)
+                losses, gradient = moved_network.gradient(batch.image, batch.loss)
                 zeros = _zeros(gradient)
                 moved = batch.optimiser.move(batch.image, losses.asnumpy(), gradient, step)
                 lengths = _length(moved - batch.image), _length(moved)

@@ -43,6 +43,7 @@ SOURCES = (
     "networks/*.py",
     "optimisers.py",
     "pictures.py",
+    "regularisers.py",
     "request.py",
     "settings.py",
     "sources/formats.py",

@@ -14,7 +14,7 @@ value of the preset (for style transfer, also of :class:`fmi.settings.Transfer`)
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Dict, List, Optional
+from typing import TYPE_CHECKING, Dict, List, Optional, Sequence
 
 from numpy.typing import ArrayLike
 
@@ -23,6 +23,7 @@ from fmi.call import Call, Filters, Layers, in_one_line, layers_of
 from fmi.device.mxnet import NDArray
 from fmi.inversion import Inversion, Inversions
 from fmi.pictures import Source
+from fmi.request import Styles
 from fmi.signatures import spelled_out
 
 if TYPE_CHECKING:
@@ -229,7 +230,14 @@ def random(
 
 @spelled_out(transfer=True)
 @in_one_line
-def purposeful(content: Source, style: Source, **keywords: Unpack[TransferKeywords]) -> Inversion:
+def purposeful(
+    content: Source,
+    style: Styles,
+    *,
+    style_weights: Optional[Sequence[float]] = None,
+    strength: Optional[float] = None,
+    **keywords: Unpack[TransferKeywords],
+) -> Inversion:
     """Transfer the energies of a style picture to a content picture (PMCI, Eq. 5, Fig. 5).
 
     PMCI stands for purposefully modified code inversion.
@@ -237,7 +245,13 @@ def purposeful(content: Source, style: Source, **keywords: Unpack[TransferKeywor
     Parameters
     ----------
     content, style
-        Paths, PIL images, or arrays of 8-bit values.
+        Paths, PIL images, or arrays of 8-bit values. Several style pictures can be given in a list;
+        the mean of their energies is transferred.
+    style_weights
+        The weight of each style picture in this mean; equal weights by default.
+    strength
+        From 0, the content alone, over .5, the preset's ``alpha`` and ``beta``, to 1, the style
+        alone: they are multiplied by ``2 (1 - strength)`` and ``2 strength``.
     **keywords
         See :class:`fmi.call.Options`, :class:`fmi.settings.Settings` and
         :class:`fmi.settings.Transfer` (``content_layer=``, ``style_layers=``, ``alpha=`` ...).
@@ -247,18 +261,25 @@ def purposeful(content: Source, style: Source, **keywords: Unpack[TransferKeywor
     fmi.errors.InputError
         As for :func:`code`.
     """
-    return request.purposeful(content, style, keywords).compute()[0]
+    return request.purposeful(content, style, keywords, style_weights, strength).compute()[0]
 
 
 @spelled_out(transfer=True)
 @in_one_line
-def gatys(content: Source, style: Source, **keywords: Unpack[TransferKeywords]) -> Inversion:
+def gatys(
+    content: Source,
+    style: Styles,
+    *,
+    style_weights: Optional[Sequence[float]] = None,
+    strength: Optional[float] = None,
+    **keywords: Unpack[TransferKeywords],
+) -> Inversion:
     """Transfer style with Gram matrices (Gatys et al. 2016), the baseline in Fig. 5.
 
     Parameters
     ----------
-    content, style
-        Paths, PIL images, or arrays of 8-bit values.
+    content, style, style_weights, strength
+        As for :func:`purposeful`, with Gram matrices in place of energies.
     **keywords
         As for :func:`purposeful`.
 
@@ -267,7 +288,7 @@ def gatys(content: Source, style: Source, **keywords: Unpack[TransferKeywords]) 
     fmi.errors.InputError
         As for :func:`code`.
     """
-    return request.gatys(content, style, keywords).compute()[0]
+    return request.gatys(content, style, keywords, style_weights, strength).compute()[0]
 
 
 @spelled_out()

@@ -12,6 +12,7 @@ from fmi.device.precision import Precision
 from fmi.inversion import Keeper
 from fmi.networks.base import Input
 from fmi.networks.weights import Weights
+from fmi.pictures import Source
 from fmi.settings import Settings
 
 __all__ = ["Keywords", "SeededKeywords", "TransferKeywords"]
@@ -30,6 +31,8 @@ class Keywords(TypedDict, total=False):
     memory: float
     progress: Optional[bool]
     callback: Optional[descent.Callback]
+    mask: Optional[Source]
+    preserve_color: bool
     store: Optional[Keeper]
     snapshot: Union[None, str, Path]
     pool: Optional[Literal["avg", "max"]]
@@ -55,6 +58,8 @@ class Keywords(TypedDict, total=False):
     decay: Optional[float]
     decay_every: Optional[int]
     weight_decay: Optional[float]
+    total_variation: Optional[float]
+    jitter: Optional[int]
     start: Optional[float]
     denoise: Optional[float]
     batch: Optional[int]

@@ -30,6 +30,7 @@ __all__ = [
     "gatys",
     "gram",
     "inner_products",
+    "masked",
     "purposeful",
     "squared_length",
 ]
@@ -200,6 +201,9 @@ def all_codes(targets: Mapping[str, NDArray], weight: float) -> Loss:
     return Loss(tuple(terms))
 
 
+NO_MASKS: Mapping[str, Optional[NDArray]] = {}
+
+
 @dataclass(frozen=True)
 class Sums:
     """A statistic of a style picture that is a sum over the positions of a code.
@@ -209,17 +213,23 @@ class Sums:
     values
         Energies (1, C) or Gram matrix (1, C, C).
     positions
-        Number of positions of the style picture.
+        Number of positions that they are the sum over.
     wanted
-        Number of positions of the content picture, to which the sums are rescaled.
+        Number of positions to which the sums are rescaled: those of the content picture, or those
+        inside a mask.
     """
 
     values: NDArray
-    positions: int
-    wanted: int
+    positions: float
+    wanted: float
 
 
-def purposeful(content: NDArray, style: Mapping[str, Sums], scheme: Transfer) -> Loss:
+def purposeful(
+    content: NDArray,
+    style: Mapping[str, Sums],
+    scheme: Transfer,
+    masks: Mapping[str, Optional[NDArray]] = NO_MASKS,
+) -> Loss:
     """Return the loss ``alpha ||F - P||^2 + beta ||F I - S I||^2`` (Eq. 5, PMCI).
 
     P is the code of the content picture at the content layer. S I are the sums of the feature maps
@@ -233,16 +243,23 @@ def purposeful(content: NDArray, style: Mapping[str, Sums], scheme: Transfer) ->
         Energies of the style picture at each style layer.
     scheme
         Layers, alpha, beta, and the weighting of each term.
+    masks
+        Masks (1, 1, M, N) of style layers, outside of which style counts nothing.
     """
-    return _transfer(content, style, scheme, energy)
+    return _transfer(content, style, scheme, energy, masks)
 
 
-def gatys(content: NDArray, style: Mapping[str, Sums], scheme: Transfer) -> Loss:
+def gatys(
+    content: NDArray,
+    style: Mapping[str, Sums],
+    scheme: Transfer,
+    masks: Mapping[str, Optional[NDArray]] = NO_MASKS,
+) -> Loss:
     """Return the loss ``alpha ||F - P||^2 + beta ||F F^T - S S^T||^2`` (Gatys et al. 2016).
 
     The parameters are those of :func:`purposeful`; Gram matrices replace the energies.
     """
-    return _transfer(content, style, scheme, gram)
+    return _transfer(content, style, scheme, gram, masks)
 
 
 def _transfer(
@@ -250,13 +267,31 @@ def _transfer(
     style: Mapping[str, Sums],
     scheme: Transfer,
     term: Callable[[str, NDArray, float], Loss],
+    masks: Mapping[str, Optional[NDArray]],
 ) -> Loss:
     loss = code(scheme.content_layer, content, scheme.alpha * scheme.content(*extent(content)))
     for layer in scheme.style_layers:
         sums = style[layer]
         weight = scheme.beta * scheme.style(int(sums.values.shape[1]), sums.wanted)
-        loss = loss + term(layer, sums.values * (sums.wanted / sums.positions), weight)
+        own = term(layer, sums.values * (sums.wanted / sums.positions), weight)
+        mask = masks.get(layer)
+        loss = loss + (own if mask is None else masked(own, mask))
     return loss
+
+
+def masked(loss: Loss, mask: NDArray) -> Loss:
+    """Return a loss whose statistics are those of the code times a mask (1, 1, M, N).
+
+    The code is then needed as a whole: it cannot be computed in tiles.
+    """
+
+    def inside(term: Term) -> Term:
+        def statistic(code: NDArray) -> NDArray:
+            return term.statistic(mx.nd.broadcast_mul(code, mask))
+
+        return replace(term, statistic=statistic, positions=None)
+
+    return Loss(tuple(inside(term) for term in loss.terms))
 
 
 def extent(values: NDArray) -> Tuple[int, int]:

@@ -43,6 +43,7 @@ __all__ = [
     "save_png",
     "to_network",
     "to_rgb",
+    "with_colours",
 ]
 
 log = logging.getLogger(__name__)
@@ -408,6 +409,24 @@ def from_rgb(array: np.ndarray, mean: Sequence[float]) -> np.ndarray:
 def to_rgb(array: np.ndarray, mean: Sequence[float]) -> np.ndarray:
     """Convert one picture (3, H, W) of a batch to (H, W, 3) float32 RGB on the 0-255 scale."""
     return np.asarray(array.transpose(1, 2, 0) + np.asarray(mean), dtype=np.float32)
+
+
+def with_colours(array: np.ndarray, content: np.ndarray) -> np.ndarray:
+    """Return the luminance of one picture with the colours of another one.
+
+    Parameters
+    ----------
+    array, content
+        (H, W, 3) RGB on the 0-255 scale.
+
+    Returns
+    -------
+    numpy.ndarray
+        (H, W, 3) float32 with the luminance (Rec. 601) of `array`; the differences between its
+        channels are those of `content`.
+    """
+    difference = (array - content) @ np.array([0.299, 0.587, 0.114])
+    return (content + difference[..., None]).astype(np.float32)
 
 
 def eight_bits(array: np.ndarray) -> np.ndarray:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import functools
 import math
 import operator
-from dataclasses import dataclass
-from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Union, cast
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -25,6 +25,7 @@ from fmi.pictures import Source
 
 __all__ = [
     "Request",
+    "Styles",
     "code",
     "direction",
     "feature_map",
@@ -34,6 +35,9 @@ __all__ = [
     "random",
     "rank_match",
 ]
+
+
+Styles = Union[Source, Sequence[Source]]
 
 
 @dataclass(frozen=True)
@@ -97,7 +101,7 @@ def feature_map(
     def loss(now: Mapping[str, NDArray], places: Sequence[Place]) -> Loss:
         wanted = [place.filter for place in places if place.filter is not None]
         targets = {name: codes.isolate(now[name], wanted) for name in now}
-        return losses.all_codes(targets, call.settings.code_weight)
+        return losses.all_codes(call.confined(targets), call.settings.code_weight)
 
     if not chain:
         places = [Place(index) for index in chosen]
@@ -136,7 +140,7 @@ def direction(
     def loss(group: Sequence[Place]) -> Loss:
         rows = call.to_device(np.array([place.direction for place in group]))
         targets = {name: codes.along(values, rows) for name, values in call.content.items()}
-        return losses.all_codes(targets, call.settings.code_weight)
+        return losses.all_codes(call.confined(targets), call.settings.code_weight)
 
     return _of_all(call, places, loss)
 
@@ -204,7 +208,7 @@ def random(
                 for place in group
             ]
             targets[name] = codes.reallocate(values, call.to_device(np.stack(shares), "float64"))
-        return losses.all_codes(targets, call.settings.code_weight)
+        return losses.all_codes(call.confined(targets), call.settings.code_weight)
 
     def notes() -> Mapping[str, Any]:
         return {"silent_feature_maps": call.silent()}
@@ -212,28 +216,84 @@ def random(
     return _of_all(call, places, loss, notes=notes)
 
 
-def purposeful(content: Source, style: Source, keywords: Mapping[str, Any]) -> Request:
-    """Ask for the transfer of the energies of a style picture (Eq. 5)."""
-    return _transfer("purposeful", content, style, losses.purposeful, codes.energy, keywords)
-
-
-def gatys(content: Source, style: Source, keywords: Mapping[str, Any]) -> Request:
-    """Ask for a style transfer with Gram matrices (Gatys et al. 2016)."""
-    return _transfer("gatys", content, style, losses.gatys, codes.gram, keywords)
-
-
-def _transfer(
-    function: str,
+def purposeful(
     content: Source,
-    style: Source,
-    loss: Callable[..., Loss],
-    statistic: Callable[[NDArray], NDArray],
+    style: Styles,
     keywords: Mapping[str, Any],
+    style_weights: Optional[Sequence[float]] = None,
+    strength: Optional[float] = None,
 ) -> Request:
-    call = Call(function, [], keywords, {"content": content, "style": style})
-    return _of_all(
-        call, [Place()], lambda _: loss(call.kept(), call.style_sums(statistic), call.scheme)
-    )
+    """Ask for the transfer of the energies of style pictures (Eq. 5)."""
+    given = _Transfer("purposeful", losses.purposeful, codes.energy)
+    return given.of(content, style, style_weights, strength, keywords)
+
+
+def gatys(
+    content: Source,
+    style: Styles,
+    keywords: Mapping[str, Any],
+    style_weights: Optional[Sequence[float]] = None,
+    strength: Optional[float] = None,
+) -> Request:
+    """Ask for a style transfer with Gram matrices (Gatys et al. 2016)."""
+    given = _Transfer("gatys", losses.gatys, codes.gram)
+    return given.of(content, style, style_weights, strength, keywords)
+
+
+@dataclass(frozen=True)
+class _Transfer:
+    """A kind of style transfer: its name, its loss, and the statistic that it transfers."""
+
+    function: str
+    loss: Callable[..., Loss]
+    statistic: Callable[[NDArray], NDArray]
+
+    def of(
+        self,
+        content: Source,
+        style: Styles,
+        style_weights: Optional[Sequence[float]],
+        strength: Optional[float],
+        keywords: Mapping[str, Any],
+    ) -> Request:
+        """Ask for a transfer."""
+        several = isinstance(style, (list, tuple))
+        styles: List[Source] = list(cast(Sequence[Source], style if several else [style]))
+        weights = _shares_of(styles, style_weights)
+        roles = ["style", *(f"style_{n}" for n in range(2, len(styles) + 1))]
+        sources = {"content": content, **dict(zip(roles, styles))}
+        call = Call(self.function, [], keywords, sources)
+        if len(styles) > 1:
+            call.record["style_weights"] = weights
+        scheme = call.scheme
+        if strength is not None:
+            share = checks.checked("strength", strength, checks.Strength)
+            call.record["strength"] = share
+            scheme = replace(
+                scheme, alpha=2 * (1 - share) * scheme.alpha, beta=2 * share * scheme.beta
+            )
+
+        def loss(_: Sequence[Place]) -> Loss:
+            masks = {name: call.mask_at(name) for name in scheme.style_layers}
+            sums = call.style_sums(self.statistic, weights)
+            return self.loss(call.kept(), sums, scheme, masks)
+
+        return _of_all(call, [Place()], loss)
+
+
+def _shares_of(styles: Sequence[Source], weights: Optional[Sequence[float]]) -> List[float]:
+    """Return the weights of style pictures, brought to the sum 1."""
+    if not styles:
+        raise InputError("no style picture is given; give at least one")
+    if weights is None:
+        return [1 / len(styles)] * len(styles)
+    values = checks.checked("style_weights", weights, checks.Weights)
+    if len(values) != len(styles) or not sum(values) > 0:
+        raise InputError(
+            f"style_weights={shown(weights)} must be {len(styles)} numbers, one for each style"
+            " picture, not all 0"
+        )
+    return [value / sum(values) for value in values]
 
 
 def rank_match(
@@ -251,6 +311,6 @@ def rank_match(
     def loss(_: Sequence[Place]) -> Loss:
         pairs = {name: (call.content[name], call.style[name]) for name in call.content}
         targets = {name: codes.rank_match(*pair) for name, pair in pairs.items()}
-        return losses.all_codes(targets, call.settings.code_weight)
+        return losses.all_codes(call.confined(targets), call.settings.code_weight)
 
     return _of_all(call, [Place()], loss)

@@ -56,7 +56,7 @@ class Weighting:
     channels: int = 0
     positions: int = 0
 
-    def __call__(self, channels: int, positions: int) -> float:
+    def __call__(self, channels: int, positions: float) -> float:
         """Return the weight for a layer of `channels` feature maps with `positions` positions."""
         return self.factor / (channels**self.channels * float(positions) ** self.positions)
 
@@ -123,6 +123,8 @@ class Settings:
     decay: Annotated[float, Field(gt=0, le=1)]  # for "steps", the factor of the learning rate ...
     decay_every: Steps  # ... and the number of steps between decays
     weight_decay: Share  # applied to the difference of the picture from the mean colour
+    total_variation: Factor  # of the sum of squared differences of neighbouring pixels
+    jitter: Annotated[int, Field(ge=0, le=1000)]  # pixels by which the picture moves in each step
     start: Annotated[float, Field(ge=0, le=1e4)]  # the initial picture is uniform in +-start
     denoise: Annotated[float, Field(ge=0, le=100)]  # weight of TV denoising when saving; 0: none
     batch: Annotated[int, Field(ge=0, le=100_000)]  # pictures at once; 0: as memory allows
@@ -179,6 +181,8 @@ CODE = Settings(
     decay=0.9,  # vis_invert.py: mx.lr_scheduler.FactorScheduler
     decay_every=10,
     weight_decay=5e-4,
+    total_variation=0.0,  # not in the 2016 code
+    jitter=0,  # not in the 2016 code
     start=0.1,  # vis_invert.py: mx.rnd.uniform
     denoise=0.2,  # vis_invert.py: --remove-noise
     batch=0,  # not in the 2016 code, which computes one picture at a time

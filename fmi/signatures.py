@@ -92,6 +92,7 @@ from fmi.device.precision import Precision
 from fmi.inversion import Keeper
 from fmi.networks.base import Input
 from fmi.networks.weights import Weights
+from fmi.pictures import Source
 from fmi.settings import Settings
 
 __all__ = ["Keywords", "SeededKeywords", "TransferKeywords"]

@@ -345,3 +345,38 @@ def test_the_scale_bar_is_as_long_as_the_receptive_field():
 def test_mistakes_in_a_sheet(words, fact, photo, small_weights, capsys):
     assert run("sheet", photo, *words, weights=small_weights) == 2
     assert fact in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_masks_mixtures_and_colours(photo, painting, small_weights, tmp_path, capsys):
+    second, mask, out = (tmp_path / name for name in ("second.png", "mask.png", "out"))
+    Image.fromarray(smooth_picture(50, 50, seed=5)).save(second)
+    Image.fromarray(np.repeat([0, 255], 30).astype(np.uint8)[None].repeat(45, 0)).save(mask)
+    words = [
+        photo,
+        "--style",
+        painting,
+        "--style",
+        second,
+        "--style-weights",
+        "3,1",
+        "--mask",
+        mask,
+    ]
+    more = ["--preserve-color", "--strength", "0.7", "--total-variation", "0.1", "-o", out]
+    assert run("purposeful", *words, *more, weights=small_weights) == 0
+    wanted = fmi.invert.purposeful(
+        photo,
+        [painting, second],
+        style_weights=[3, 1],
+        strength=0.7,
+        mask=mask,
+        preserve_color=True,
+        total_variation=0.1,
+        weights=small_weights,
+        long_edge=48,
+        steps=4,
+        settings="fast",
+    )
+    same(out / "photo_painting_second_purposeful.png", wanted)
+    assert cli.main(["gatys", str(photo), "--style", str(painting), "--strength", "7"]) == 2
+    assert "7" in capsys.readouterr().err

@@ -19,7 +19,10 @@ ROOMS = (
     ("sources", "settings", "pictures"),
     ("codes", "losses"),
     ("networks",),
-    ("descent", "evidence", "inversion", "memory", "optimisers", "records", "whitening"),
+    (
+        *("descent", "evidence", "inversion", "memory", "optimisers", "records"),
+        *("regularisers", "whitening"),
+    ),
     ("snapshots",),
     ("call", "request"),
     ("signatures", "keywords"),

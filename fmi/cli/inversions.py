@@ -109,7 +109,9 @@ OPTIONS = {
     "ctx": "cpu, gpu or gpu(1)",
     "precision": "float32, bfloat16, float16 or auto",
     "memory": "share of the free memory, or bytes such as 4e9",
+    "mask": "picture whose white confines where the texture or style goes",
 }
+TRANSFERS = ("purposeful", "gatys")
 
 
 def add(commands: Any) -> None:
@@ -151,7 +153,16 @@ def _fill(command: argparse.ArgumentParser, kind: Kind) -> None:
             action="append",
             required=True,
             metavar="PICTURE",
-            help="style picture; give it several times for several results",
+            help="style picture; several give several results, or one with --style-weights",
+        )
+    if kind.function in TRANSFERS:
+        command.add_argument(
+            "--style-weights",
+            metavar="W,W",
+            help="mix the styles into one result, with these weights",
+        )
+        command.add_argument(
+            "--strength", metavar="S", help="from 0, the content alone, over .5 to 1, the style"
         )
     if kind.layers:
         command.add_argument(
@@ -197,8 +208,11 @@ def add_keywords(command: argparse.ArgumentParser, function: str) -> None:
     group = command.add_argument_group("network and device")
     for name, text in OPTIONS.items():
         group.add_argument(f"--{name}", metavar="NAME", help=text)
+    group.add_argument(
+        "--preserve-color", action="store_const", const=True, help="keep the content's colours"
+    )
     own = [*settings.overridable()]
-    if function in ("purposeful", "gatys"):
+    if function in TRANSFERS:
         own += [n for n in settings.overridable(settings.Transfer) if n not in own]
     title = f"settings (in brackets, those of the preset {settings.DEFAULT!r})"
     group = command.add_argument_group(title)
@@ -222,11 +236,19 @@ def options_of(chosen: argparse.Namespace) -> Dict[str, Any]:
     from fmi import checks, settings
 
     Seed = Annotated[checks.Seed, checks.FromText]
-    names = [*OPTIONS, *settings.overridable(), *settings.overridable(settings.Transfer)]
+    names = [
+        *OPTIONS,
+        "preserve_color",
+        "strength",
+        *settings.overridable(),
+        *settings.overridable(settings.Transfer),
+    ]
     given = vars(chosen)
     found: Dict[str, Any] = {name: given[name] for name in names if given.get(name) is not None}
     if "seed" in found:
         found["seed"] = checks.checked("seed", found["seed"], Seed)
+    if given.get("style_weights"):
+        found["style_weights"] = given["style_weights"]
     if "style_layers" in found:
         found["style_layers"] = found["style_layers"].split(",")
     if chosen.store:
@@ -302,6 +324,10 @@ def _pieces(kind: Kind, chosen: argparse.Namespace, alone: bool) -> Iterator[_Pi
     styles = sources(chosen.style) if kind.style else []
     for content, label in zip(contents, labels):
         if kind.style:
+            if getattr(chosen, "style_weights", None):
+                own = "_".join(path.stem for path in styles)
+                yield _Piece((content, styles), (f"{label}_{own}_{kind.function}",))
+                continue
             for style, own in zip(styles, distinct([path.stem for path in styles])):
                 arguments = (content, style, layers) if kind.layers else (content, style)
                 yield _Piece(arguments, (f"{label}_{own}_{kind.function}",))
