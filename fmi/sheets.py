@@ -35,6 +35,7 @@ PANEL_INCHES = 2.5  # width of a panel on the sheet
 DPI = 200
 MOST_PIXELS = 65000  # largest width or height of a sheet; matplotlib refuses 2**16
 GAP, TITLE, CAPTION, NOTE, ROW_TITLE = 0.08, 0.35, 0.4, 0.25, 0.45  # in inches
+BAR = 0.35  # height of a colour bar with its numbers
 ELLIPSIS = "\N{HORIZONTAL ELLIPSIS}"
 
 
@@ -104,6 +105,9 @@ class Block:
         Text below the block.
     titles
         Rows of titles above each panel; or empty.
+    maxima
+        Rows of the values that white stands for in panels of :func:`tiles`; or empty. They are
+        shown as a colour bar below each panel.
     scale
         A bar at the lower left of the first panel, and what it stands for.
 
@@ -116,6 +120,7 @@ class Block:
     columns: Sequence[str] = ()
     caption: str = ""
     titles: Sequence[Sequence[str]] = ()
+    maxima: Sequence[Sequence[float]] = ()
     scale: Optional[Scale] = None
 
 
@@ -141,6 +146,7 @@ def sheet(blocks: Sequence[Block], note: str = "") -> Figure:
         + sum(h)
         + GAP * len(h)
         + TITLE * len(block.titles)
+        + BAR * len(block.maxima)
         + (CAPTION if block.caption else 0)
         for block, h in zip(blocks, heights)
     ]
@@ -169,12 +175,29 @@ def sheet(blocks: Sequence[Block], note: str = "") -> Figure:
                         title, how = _fitting(figure, block.rows[index], 14, tall_row + GAP)
                         axes.set_ylabel(title, labelpad=4, **how)
                 top -= tall_row + GAP
+                for place, maximum in enumerate(block.maxima[index] if block.maxima else ()):
+                    _draw_colours(figure, left + place * (PANEL_INCHES + GAP), top, maximum)
+                top -= BAR if block.maxima else 0
             if block.caption:
                 _text(figure, 0.5, (top - 0.1) / height, block.caption, 13, ("center", "top"))
                 top -= CAPTION
         if note:
             _text(figure, 1 - GAP / width, 0.06 / height, note, 9, ("right", "bottom"))
     return figure
+
+
+def _draw_colours(figure: Figure, x: float, top: float, maximum: float) -> None:
+    """Draw the colours of :func:`tiles` from 0 to a maximum below a panel at `x` inches."""
+    width, height = figure.get_size_inches()
+    box = (x / width, (top - 0.1) / height, PANEL_INCHES / width, 0.1 / height)
+    axes = figure.add_axes(box)
+    values = np.linspace(0, maximum, 256)[None]
+    axes.imshow(_false_colours(values, maximum), aspect="auto", extent=(0, 1, 0, 1))
+    axes.set_yticks([])
+    axes.set_xticks([0, 1], ["0", f"{maximum:.3g}"], fontsize=9)
+    first, last = axes.get_xticklabels()
+    first.set_horizontalalignment("left")
+    last.set_horizontalalignment("right")
 
 
 def _draw_scale(figure: Figure, axes: Any, scale: Scale, width: int) -> None:
@@ -297,10 +320,15 @@ def tiles(maps: np.ndarray, side: int = 4) -> np.ndarray:
     for index, tile in enumerate(maps):
         top, left = (index // columns) * (height + 1), (index % columns) * (width + 1)
         mosaic[top : top + height, left : left + width] = tile
-    colours = matplotlib.colormaps["magma"].with_extremes(bad="grey")
-    painted = colours(np.sqrt(np.abs(mosaic) / max(float(np.abs(maps).max()), 1e-12)))[..., :3]
+    painted = _false_colours(mosaic, float(np.abs(maps).max()))
     painted[mosaic < 0] = painted[mosaic < 0][:, [1, 0, 1]]
     return np.kron(np.rint(painted * 255).astype(np.uint8), np.ones((side, side, 1), np.uint8))
+
+
+def _false_colours(values: np.ndarray, maximum: float) -> np.ndarray:
+    """Return the colours of values (H, W), (H, W, 3) from 0 to 1; NaN is grey."""
+    colours = matplotlib.colormaps["magma"].with_extremes(bad="grey")
+    return np.asarray(colours(np.sqrt(np.abs(values) / max(maximum, 1e-12)))[..., :3])
 
 
 def warped(pixels: np.ndarray, size: Tuple[int, int]) -> np.ndarray:

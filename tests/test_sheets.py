@@ -491,3 +491,18 @@ def test_a_style_is_warped_to_height_and_width():
     wanted = Image.fromarray(pixels).resize((25, 12), Image.Resampling.LANCZOS)
     np.testing.assert_array_equal(found, np.asarray(wanted))
     assert found.shape == (12, 25, 3)
+
+
+def test_a_colour_bar_tells_what_white_stands_for():
+    maps = np.random.RandomState(0).uniform(0, 7.25, (4, 3, 3))
+    maps[0, 0, 0] = 7.25
+    panel = sheets.tiles(maps, side=1)
+    figure = sheets.sheet([sheets.Block([[panel, panel]], maxima=[[7.25, 1234.0]])])
+    bars = [axes for axes in figure.axes if axes.get_xticklabels()]
+    labels = [[label.get_text() for label in axes.get_xticklabels()] for axes in bars]
+    assert labels == [["0", "7.25"], ["0", "1.23e+03"]]
+    colours = np.rint(np.asarray(bars[0].images[0].get_array())[0] * 255)
+    for value, where in ((0.0, 0), (7.25, -1)):
+        place = np.argwhere(np.isclose(maps[0], value))
+        wanted = panel[tuple(place[0])] if len(place) else [0, 0, 4]
+        np.testing.assert_allclose(colours[where][:3], np.asarray(wanted)[:3], atol=1)

@@ -200,15 +200,17 @@ def _fig1(run: Run, experiment: Fig1) -> List[Block]:
         ),
     }
     first = min(chosen // tiles * tiles, max(channels - tiles, 0))  # the tiles with the filter
-    panels = []
+    panels, maxima = [], []
     for stem, (title, values) in stages.items():
         maps = values[0, first : first + tiles].asnumpy()
+        maxima.append(float(np.abs(maps).max()))
         panels.append(sheets.tiles(maps))
         pictures.save_png(run.results / f"{stem}.png", panels[-1])
         where = {"first_map": first, "maps": len(maps)}
         files.save_json(run.results / f"{stem}.json", {**call.record, "title": title, **where})
     caption = f"{named.title}, {layer}: feature maps {first}-{first + len(maps) - 1} of {channels}"
-    return [Block([panels], columns=[title for title, _ in stages.values()], caption=caption)]
+    columns = [title for title, _ in stages.values()]
+    return [Block([panels], columns=columns, caption=caption, maxima=[maxima])]
 
 
 def _fig2(run: Run, experiment: Fig2) -> List[Block]:
