@@ -1,7 +1,7 @@
 # fmi: the paper's figures with one word each. `make help` lists the words.
 #
-# Variables such as LAYERS=relu1_2,relu2_2 are handed to the figure as they are; the README tells
-# which there are. MXNET=cpu|cu112 chooses or changes the wheel, PYTHON the interpreter for .venv.
+# Variables such as LAYERS=relu1_2,relu2_2 are handed to the figure as they are, and listed in
+# docs/howto/figures.md. MXNET=cpu|cu112 chooses or changes the wheel, PYTHON the interpreter for .venv.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -34,7 +34,7 @@ given = $(filter-out $(addsuffix =%,$(OWN)),$(MAKEOVERRIDES))
 .DEFAULT_GOAL := help
 TRAINING := experiments/embedded/train.yaml
 
-.PHONY: help setup demo $(FIGURES) models pictures claims atlas gallery verify train-embedded bench doctor \
+.PHONY: help setup demo $(FIGURES) models pictures claims atlas gallery verify train-embedded bench docs doctor \
 	test test-cu112 test-lowest lint format clean clean-results another-wheel
 
 help: ## list what there is
@@ -92,6 +92,9 @@ $(VENV)/.bench: $(VENV)/.ready
 
 bench: $(VENV)/.bench ## time fmi beside PyTorch and the 2016 loop, into results/bench/ (BENCH=--quick)
 	@$(BIN)/python -m experiments.bench $(BENCH)
+
+docs: $(VENV)/.ready ## build the documentation into docs/_build/html
+	$(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build/html
 
 doctor: $(VENV)/.ready ## tell what is here, what is missing, and what to do about it
 	@$(BIN)/fmi doctor

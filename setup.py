@@ -1,4 +1,4 @@
-"""Package metadata; every dependency's purpose is in the README."""
+"""Package metadata; every dependency's purpose is in docs/dependencies.md."""
 
 import re
 from pathlib import Path
@@ -25,6 +25,14 @@ BENCH = ["torch==2.13.0; python_version >= '3.10'", "torch; python_version < '3.
 CLAIMS = ["scikit-learn>=1.0"]  # KMeans, photographs
 VIDEO = ["imageio-ffmpeg"]  # videos of descents
 COMPLETION = ["shtab"]
+DOCS = [
+    "sphinx>=7",
+    "myst-parser>=3",
+    "numpydoc>=1.6",
+    "furo>=2024.1.29",
+    "sphinx-copybutton>=0.5.2",
+    "sphinxcontrib-programoutput>=0.17",  # the helps of the commands
+]
 TEST = [
     *VIDEO,
     *COMPLETION,
@@ -43,6 +51,30 @@ setup(
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
+    author="fmi developers",
+    keywords=[
+        "convolutional neural networks",
+        "feature visualisation",
+        "feature map inversion",
+        "texture",
+        "style transfer",
+        "MXNet",
+    ],
+    project_urls={
+        "Paper": "https://arxiv.org/abs/1608.04170",
+        "Code of 2016": "https://github.com/xzqjack/FeatureMapInversion",
+    },
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Environment :: Console",
+        "Framework :: Jupyter",
+        "Intended Audience :: Science/Research",
+        "Operating System :: POSIX :: Linux",
+        *(f"Programming Language :: Python :: 3.{minor}" for minor in range(8, 13)),
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Topic :: Scientific/Engineering :: Visualization",
+        "Typing :: Typed",
+    ],
     packages=[*find_packages(include=["fmi", "fmi.*"]), "fmi.models"],
     package_dir={"fmi.models": "models"},
     package_data={
@@ -73,8 +105,18 @@ setup(
         "video": VIDEO,
         "completion": COMPLETION,
         "claims": CLAIMS,
+        "docs": DOCS,
         "test": [*TEST, *WEIGHTS, *CLAIMS],
-        "dev": [*TEST, *WEIGHTS, *CLAIMS, "ruff", "mypy", "types-PyYAML", "types-tqdm"],
+        "dev": [
+            *TEST,
+            *WEIGHTS,
+            *CLAIMS,
+            *DOCS,
+            "ruff",
+            "mypy",
+            "types-PyYAML",
+            "types-tqdm",
+        ],
     },
     entry_points={"console_scripts": ["fmi=fmi.cli:main"]},
 )

@@ -28,7 +28,7 @@ __all__ = [
 ]
 
 # The least gain that is worth several processes, which take several times the memory. On two cores
-# of an AMD EPYC (Zen 4), python -m experiments.processes: see "Whole figures" in README.md.
+# of an AMD EPYC (Zen 4), python -m experiments.processes: see docs/speed.md.
 GAIN = 0.05
 # Seconds until a process has imported MXNet, loaded the network and checked all jobs: 2.0 to 2.8 s
 # of a core were measured, for the embedded network, VGG-16 and VGG-19.
