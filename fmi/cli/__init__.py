@@ -62,14 +62,14 @@ def _run(arguments: Optional[List[str]]) -> int:
     from tqdm.contrib.logging import logging_redirect_tqdm
 
     import fmi
-    from fmi.cli import doctor, draw, layers, output, pictures, results, weights
+    from fmi.cli import atlas, doctor, draw, layers, output, pictures, results, weights
 
     with output.redirected():
         parser = argparse.ArgumentParser(prog="fmi", description=ABOUT)
         parser.add_argument("--version", action="version", version=f"fmi {fmi.__version__}")
         parser.add_argument("--verbose", action="store_true", help="log every detail")
         commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-        for module in (draw, layers, results, weights, pictures, doctor):
+        for module in (draw, atlas, layers, results, weights, pictures, doctor):
             module.add(commands)
         try:
             chosen = parser.parse_args(arguments)
