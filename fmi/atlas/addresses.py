@@ -23,7 +23,7 @@ def slug(name: str) -> str:
     'my-picture-242a528c'
     """
     plain = re.sub(r"[^A-Za-z0-9_.-]+", "-", name)[:LONGEST].lstrip(".-")
-    if plain == name and plain.lower() not in RESERVED:
+    if plain and plain == name and plain.lower() not in RESERVED:
         return plain
     digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:8]
     return f"{plain}-{digest}" if plain else digest

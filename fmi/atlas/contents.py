@@ -117,6 +117,7 @@ class Contents:
     def shell(self, layer: str, index: int) -> str:
         """Return the command that repeats the panels of one filter."""
         words = ["fmi", "sweep", FILE, f"LAYERS={layer}", f"FILTERS={index}"]
+        words.append(f"RESULTS=results/{slug(layer)}_{index}")
         return " ".join(shlex.quote(word) for word in words)
 
     def python(self, picture: Shown, layer: str, index: int) -> str:
@@ -248,5 +249,5 @@ class _Excitation:
         return Natural(
             found,
             [one.name for one in self._photographs],
-            crops.responses(self._network, found.pixels, [layer.name])[layer.name],
+            crops.responses(self._network, list(found.pixels), [layer.name])[layer.name],
         )

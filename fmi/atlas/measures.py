@@ -207,9 +207,7 @@ def found_again(
     """
     pictures = range(len(descriptors[0]) if descriptors else 0)
     scores: List[List[float]] = [[] for _ in descriptors]
-    have = {
-        p: [n for n, row in enumerate(descriptors) if row[p] is not None] for p in pictures
-    }
+    have = {p: [n for n, row in enumerate(descriptors) if row[p] is not None] for p in pictures}
     stacked = {
         p: np.array([descriptors[n][p] for n in filters]) for p, filters in have.items() if filters
     }

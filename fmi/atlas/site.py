@@ -27,7 +27,17 @@ from fmi.evidence.textures import OrientedBands
 from fmi.inversion import Inversion
 from fmi.networks.base import Layer
 
-__all__ = ["CROPS", "MARK", "NEIGHBOURS", "Entry", "Filter", "check_out", "write"]
+__all__ = [
+    "CROPS",
+    "MARK",
+    "NEIGHBOURS",
+    "Entry",
+    "Filter",
+    "check_out",
+    "exact",
+    "number",
+    "write",
+]
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +48,8 @@ CROPS = 8  # natural crops beside a texture
 PER_PHOTOGRAPH = 2  # of them, so that one brick wall is not all that there is
 NEIGHBOURS = 8  # similar textures, of the same layer and of others
 STRIP = 12  # tiles of a layer on the front page
+DIGITS = 3  # of measured numbers
+LONG = 40  # characters of a value that gets a line of its own
 QUALITY = {"texture": 92, "tile": 82}  # of JPEG
 
 
@@ -204,7 +216,7 @@ class _Site:
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        self.templates.filters["number"] = number
+        self.templates.filters.update(number=number, exact=exact)
         self.templates.globals.update(
             contents=contents,
             State=State,
@@ -213,6 +225,7 @@ class _Site:
             STRIP=STRIP,
             SIDE=tiles.SIDE,
             FIELDS=tiles.FIELDS,
+            LONG=LONG,
             PER_PHOTOGRAPH=PER_PHOTOGRAPH,
             slug=slug,
         )
@@ -323,9 +336,7 @@ class _Site:
                 near = np.where(np.arange(len(here)) == place, np.inf, square[place])
                 one.alike = [here[n] for n in measures.nearest(near, NEIGHBOURS)]
                 far = np.where(own, np.inf, distances[place])
-                one.alike_elsewhere = [
-                    with_texture[n] for n in measures.nearest(far, NEIGHBOURS)
-                ]
+                one.alike_elsewhere = [with_texture[n] for n in measures.nearest(far, NEIGHBOURS)]
             if several:
                 shares = measures.found_again(
                     [_descriptors(one, self.contents.pictures) for one in row]
@@ -346,7 +357,12 @@ class _Site:
         folder = slug(layer.name)
         again = any(one.found_again is not None for one in filters)
         self._page(
-            f"{folder}/index.html", "layer.html", layer=layer, filters=filters, again=again, **around
+            f"{folder}/index.html",
+            "layer.html",
+            layer=layer,
+            filters=filters,
+            again=again,
+            **around,
         )
         natural = self.contents.natural(layer)
         for n, one in enumerate(filters):
@@ -368,7 +384,9 @@ class _Site:
         best = crops.top(values, natural.crops, CROPS, per_picture=PER_PHOTOGRAPH)
         if len(best):
             pixels = [natural.crops.pixels[n] for n in best]
-            _save(self.folder / one.folder / "crops" / f"{one.number}.jpg", tiles.row(pixels), "tile")
+            _save(
+                self.folder / one.folder / "crops" / f"{one.number}.jpg", tiles.row(pixels), "tile"
+            )
         return [
             {
                 "name": natural.names[natural.crops.picture[n]],
@@ -405,14 +423,20 @@ class _Site:
         (self.folder / FILE).write_text(self.contents.sweep, encoding="utf-8")
         index = {
             "layers": [
-                [layer.name, slug(layer.name), _ranges([f.number for f in self.filters[layer.name]])]
+                [
+                    layer.name,
+                    slug(layer.name),
+                    _ranges([f.number for f in self.filters[layer.name]]),
+                ]
                 for layer in self.contents.layers
             ]
         }
         script = f"window.ATLAS = {json.dumps(index, separators=(',', ':'))};\n"
         (self.folder / "static" / "index.js").write_text(script, encoding="ascii")
         about = {"format": FORMAT, "title": self.contents.title, "fmi": fmi.__version__}
-        files.save_json(self.folder / MARK, {**about, **index, "network": dict(self.contents.network)})
+        files.save_json(
+            self.folder / MARK, {**about, **index, "network": dict(self.contents.network)}
+        )
 
     def _strip(self, layer: Layer) -> bool:
         """Write some tiles of a layer side by side, and return whether there are any."""
@@ -478,11 +502,20 @@ def _ranges(numbers: Sequence[int]) -> List[List[int]]:
 
 
 def number(value: Any) -> str:
-    """Return a number as it is shown; a dash for none."""
+    """Return a measured number as it is shown; a dash for none, and text as it is."""
+    if isinstance(value, float):
+        return f"{value:.{DIGITS}g}"
+    return "–" if value is None else str(value)
+
+
+def exact(value: Any) -> str:
+    """Return a value of a record as it is shown: all its digits."""
     if value is None:
         return "–"
-    if isinstance(value, float):
-        return f"{value:.3g}" if abs(value) < 1000 else f"{value:.4g}"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(exact, value))
     return str(value)
 
 

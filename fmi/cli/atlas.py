@@ -13,7 +13,9 @@ __all__ = ["add"]
 def add(commands: Any) -> None:
     """Add the command."""
     atlas = commands.add_parser("atlas", help="make web pages of the panels of a sweep")
-    atlas.add_argument("folder", type=Path, metavar="DIR", help="folder of the results of fmi sweep")
+    atlas.add_argument(
+        "folder", type=Path, metavar="DIR", help="folder of the results of fmi sweep"
+    )
     atlas.add_argument(
         "--out", type=Path, metavar="FOLDER", help="folder of the web pages (default: DIR/atlas)"
     )
