@@ -51,7 +51,11 @@ def dummies(counts, pictures=("a",), missing=(), shape=(48, 64)):
         for layer in layers
     }
     keys = [key for row in panels.values() for keys in row.values() for key in keys.values()]
-    numbers = {key: n for n, key in enumerate(keys)}
+    # Filters with even numbers have the same texture from each picture, the others have not.
+    numbers = {
+        key: n - n % len(pictures) if n // len(pictures) % 2 == 0 else n
+        for n, key in enumerate(keys)
+    }
 
     def find(key):
         return None if key in missing else inversion(numbers[key], shape)
