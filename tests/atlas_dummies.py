@@ -52,10 +52,8 @@ def dummies(counts, pictures=("a",), missing=(), shape=(48, 64)):
     }
     keys = [key for row in panels.values() for keys in row.values() for key in keys.values()]
     # Filters with even numbers have the same texture from each picture, the others have not.
-    numbers = {
-        key: n - n % len(pictures) if n // len(pictures) % 2 == 0 else n
-        for n, key in enumerate(keys)
-    }
+    each = len(pictures)
+    numbers = {key: n if n // each % 2 else n - n % each for n, key in enumerate(keys)}
 
     def find(key):
         return None if key in missing else inversion(numbers[key], shape)
