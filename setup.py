@@ -78,7 +78,7 @@ setup(
     packages=[*find_packages(include=["fmi", "fmi.*"]), "fmi.models"],
     package_dir={"fmi.models": "models"},
     package_data={
-        "fmi": ["py.typed", "runs/*.yaml"],
+        "fmi": ["py.typed", "runs/*.yaml", "atlas/templates/*.html", "atlas/static/*"],
         "fmi.models": ["*.yaml", "embedded.npz", "EMBEDDED.md"],
     },
     python_requires=">=3.8,<3.13",
@@ -93,6 +93,8 @@ setup(
         "scikit-image>=0.19",  # channel_axis
         "tqdm>=4.60",  # tqdm.contrib.logging
         "h5py>=3.1",
+        "jinja2>=3.0",
+        "markupsafe>=2.0",
         "pydantic>=2.0",
         "typing_extensions>=4.6.1",
         "setuptools; python_version >= '3.12'",

@@ -28,6 +28,7 @@ ROOMS = (
     ("signatures", "keywords"),
     ("invert",),
     ("sheets", "runs", "doctor"),
+    ("atlas",),
     ("cli",),
     ("__main__",),
 )

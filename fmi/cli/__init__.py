@@ -64,6 +64,7 @@ def _run(arguments: Optional[List[str]]) -> int:
 
     import fmi
     from fmi.cli import (
+        atlas,
         claims,
         completion,
         doctor,
@@ -91,6 +92,7 @@ def _run(arguments: Optional[List[str]]) -> int:
             sheet,
             draw,
             sweep,
+            atlas,
             claims,
             layers,
             results,

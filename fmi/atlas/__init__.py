@@ -1,0 +1,1 @@
+"""The atlas: the panels of a sweep as a folder of web pages."""
