@@ -109,12 +109,13 @@ def test_what_is_finished_is_never_computed_again(tmp_path, descents, caplog):
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_damaged_results_are_computed_again(tmp_path, descents, damage):
-    assert run(tmp_path, *TINY, *FEW) == 0
+    words = (*TINY, *FEW, "STEPS=2")
+    assert run(tmp_path, *words) == 0
     before = attack_sweep.results(tmp_path)
     store = Store(tmp_path / "store")
     damage(store.path(store.names()[1]))
     descents.clear()
-    assert run(tmp_path, *TINY, *FEW) == 0
+    assert run(tmp_path, *words) == 0
     assert descents == [1] and attack_sweep.results(tmp_path) == before
 
 
@@ -188,7 +189,7 @@ def test_kill_9(tmp_path, stop):
 def test_an_interrupt_keeps_what_is_finished(tmp_path, number, status, processes):
     file = attack_sweep.written(tmp_path, "settings: fast")
     folder = tmp_path / "a"
-    words = (f"PROCESSES={processes}", "STEPS=400", "BATCH=2", "FILTERS=all")
+    words = (f"PROCESSES={processes}", "STEPS=40", "BATCH=2", "FILTERS=all")
     process = attack_sweep.start(file, folder, *words)
     wait_for(lambda: process.poll() is not None or list(folder.glob("store/??/*/manifest.json")))
     process.send_signal(number)
@@ -200,6 +201,21 @@ def test_an_interrupt_keeps_what_is_finished(tmp_path, number, status, processes
     assert 0 < len(store.names()) < 80 and all(map(store.intact, store.names()))
     left = attack_sweep.strays(folder)
     assert all(name.startswith("store/snapshots/") and name.endswith(".npz") for name in left)
+
+
+def test_an_interrupt_while_the_last_picture_is_stored(tmp_path, monkeypatch):
+    """No picture of the batch is left that could be called interrupted."""
+    add = sweep._Told.add
+
+    def interrupted(store, inversion):
+        name = add(store, inversion)
+        if inversion.record["filter"] == 2:
+            raise KeyboardInterrupt
+        return name
+
+    monkeypatch.setattr(sweep._Told, "add", interrupted)
+    assert run(tmp_path, *TINY, *FEW) == 130
+    assert len(Store(tmp_path / "store").names()) == 3  # nothing more is finished
 
 
 def wait_for(condition):
@@ -296,7 +312,7 @@ def test_bad_files(tmp_path, capsys, text, fact, monkeypatch):
 
 def test_the_status_while_it_runs_and_afterwards(tmp_path, capsys):
     file, folder = attack_sweep.written(tmp_path, "settings: fast"), tmp_path / "a"
-    process = attack_sweep.start(file, folder, "STEPS=2000", "BATCH=1", "PROCESSES=1")
+    process = attack_sweep.start(file, folder, "STEPS=500", "BATCH=1", "PROCESSES=1")
     wait_for(lambda: process.poll() is not None or list(folder.glob("store/??/*/manifest.json")))
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.json")}
     words = [sys.executable, "-m", "fmi", "status", str(folder), "--json"]

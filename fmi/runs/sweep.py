@@ -348,9 +348,9 @@ def _compute(run: Run, store: _Told, jobs: Sequence[Job], missing: Sequence[Sequ
 
     def finish(number: int) -> None:
         request = jobs[number].request
-        found = in_one_line(request.compute)()
+        in_one_line(request.compute)()
         request.call.release()
-        if any(one.stopped == "interrupted" for one in found):
+        if request.call.interrupted:
             raise KeyboardInterrupt
         finished.add(number)
 
