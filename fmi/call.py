@@ -239,6 +239,8 @@ class Call:
     ----------
     record
         Everything that shapes the results, as plain data, except for their :class:`Place`.
+    interrupted
+        Whether Ctrl-C has ended the computation, even if all pictures of a batch had just stopped.
 
     Raises
     ------
@@ -310,6 +312,7 @@ class Call:
         if self.settings.jitter and self.settings.descent == "lbfgs":
             raise InputError("jitter= needs descent='momentum', since L-BFGS compares gradients")
         self.snapshot = self._find_snapshot()
+        self.interrupted = False
 
     @staticmethod
     def _check_keywords(
@@ -628,6 +631,7 @@ class Call:
     ) -> List[Inversion]:
         """Minimise the loss of the places with the indices `wanted`."""
         found: List[Inversion] = []
+        self.interrupted = False
         at_once = self._batch()
         while len(found) < len(wanted):
             group = wanted[len(found) : len(found) + at_once]
@@ -646,7 +650,8 @@ class Call:
                 log.warning(text, self.ctx, len(group), at_once)
                 continue
             found += done
-            if any(one.stopped == "interrupted" for one in done):
+            self.interrupted |= any(one.stopped == "interrupted" for one in done)
+            if self.interrupted:
                 break
         return found
 
@@ -662,8 +667,12 @@ class Call:
             return self._inversion(done, record, *reached)
 
         def finished(row: int, done: descent.Descent) -> None:
-            ready[row] = inversion(row, done)
-            keep(row, ready[row])
+            try:
+                ready[row] = inversion(row, done)
+                keep(row, ready[row])
+            except KeyboardInterrupt:  # perhaps no picture is left that could say so
+                self.interrupted = True
+                raise
 
         found = self._descend(loss, places, finished)
         if found is None:

@@ -66,7 +66,7 @@ class Request:
     def compute(self) -> List[Inversion]:
         """Return an inversion for each place; after Ctrl-C, some may be missing."""
         found = self.invert()
-        if not any(one.stopped == "interrupted" for one in found):
+        if not self.call.interrupted:
             self.call.finish(self.places)
         return found
 
@@ -116,7 +116,7 @@ def feature_map(
 
         for place in places:
             found += call.invert([place], from_last)
-            if not found[-1].finished:
+            if not found[-1].finished or call.interrupted:
                 break
         return found
 

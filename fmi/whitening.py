@@ -46,7 +46,16 @@ class Whitening:
     factors: NDArray
 
     def __call__(self, gradient: NDArray) -> NDArray:
-        """Return the whitened gradients of pictures (B, 3, H, W)."""
+        """Return the whitened gradients of pictures (B, 3, H, W).
+
+        Each picture has products of its own, as the last digits of a product of matrices depend on
+        their size, and the result must not depend on the other pictures of the batch.
+        """
+        return mx.nd.concat(*[self._of_one(each) for each in gradient], dim=0)
+
+    def _of_one(self, gradient: NDArray) -> NDArray:
+        """Return the whitened gradient of a picture (3, H, W), as (1, 3, H, W)."""
+        gradient = gradient.expand_dims(0)
         waves = mx.nd.dot(gradient, self.columns).transpose((0, 3, 1, 2))  # (B, W, 3, H)
         waves = mx.nd.dot(waves, self.rows).transpose((0, 1, 3, 2))  # (B, W, H, 3)
         waves = mx.nd.broadcast_mul(mx.nd.dot(waves, self.colours), self.factors.expand_dims(0))

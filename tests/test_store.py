@@ -279,7 +279,10 @@ def damage_link(folder):
     folder.symlink_to("nowhere")
 
 
-@pytest.mark.parametrize("damage", [f for n, f in list(globals().items()) if n[:7] == "damage_"])
+DAMAGES = [function for name, function in list(globals().items()) if name[:7] == "damage_"]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_result_is_computed_again(picture, options, store, descents, caplog, damage):
     first = fmi.invert.code(picture, "relu1_1", **options)
     name = stores.key(first.record)

@@ -149,7 +149,7 @@ def compute(
                 written.add(stem)
             if inversion.stopped == "diverged":
                 diverged.add(stem)
-        if any(one.stopped == "interrupted" for one in found):
+        if job.request.call.interrupted or any(one.stopped == "interrupted" for one in found):
             raise KeyboardInterrupt
         diverged.update(job.stems[len(found) :])  # behind it in a chain
         panels[number] = [np.asarray(one.image) for one in found if one.finished]

@@ -6,6 +6,7 @@ import contextlib
 import datetime
 import json
 import os
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
@@ -18,6 +19,7 @@ __all__ = ["LayerProgress", "Panel", "Progress", "progress", "running", "save_pa
 
 PANELS = "panels.json"
 RUNNING = "running"  # a lock that is held by the process that works on the sweep
+ATTEMPTS, AGAIN = 3, 0.1  # to get it, and seconds between; looking at it holds it for a moment
 
 
 @dataclass(frozen=True)
@@ -115,15 +117,23 @@ def running(folder: Path) -> Iterator[None]:
     InputError
         If another process does.
     """
-    with files.locked(folder / RUNNING, wait=False) as mine:
-        if not mine:
+    path = folder / RUNNING
+    with contextlib.ExitStack() as stack:
+        for _ in range(ATTEMPTS):
+            if stack.enter_context(files.locked(path, wait=False)):
+                break
+            time.sleep(AGAIN)
+        else:
             raise InputError(
                 f"another process works on the sweep in {brief(folder)}: fmi status {brief(folder)}"
                 " tells how far it has come"
             )
         began = datetime.datetime.now(datetime.timezone.utc).isoformat()
         text = json.dumps({"began": began, "process": os.getpid()})
-        (folder / RUNNING).write_text(text, encoding="utf-8")
+        try:
+            path.write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise InputError(f"{brief(path)} cannot be written: {error.strerror}") from None
         yield
 
 

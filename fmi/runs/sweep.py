@@ -8,6 +8,7 @@ any moment; the same command goes on with what is missing.
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import statistics
@@ -249,9 +250,10 @@ class _Log:
         self._panels = {panel.key: panel for panel in panels}
         with _reported(path):
             text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
-            if text and not text.endswith("\n"):  # a killed process was writing
-                self._write("\n")
-        self._known = {line.rpartition(" ")[2] for line in text.splitlines()}
+        whole = text[: text.rfind("\n") + 1]
+        if text != whole:  # a process was killed, or the disk was full, in the middle of a line
+            files.write_whole(path, lambda beside: beside.write_text(whole, encoding="utf-8"))
+        self._known = {line.rpartition(" ")[2] for line in whole.splitlines()}
 
     def add(self, key: str) -> None:
         """Add the line of a panel that the store holds, unless it is there."""
@@ -272,7 +274,9 @@ class _Log:
         with _reported(self._path):
             handle = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
             try:
-                os.write(handle, text.encode())  # a line is written whole
+                data = text.encode()
+                if os.write(handle, data) < len(data):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             finally:
                 os.close(handle)
 
@@ -344,9 +348,9 @@ def _compute(run: Run, store: _Told, jobs: Sequence[Job], missing: Sequence[Sequ
 
     def finish(number: int) -> None:
         request = jobs[number].request
-        found = in_one_line(request.compute)()
+        in_one_line(request.compute)()
         request.call.release()
-        if any(one.stopped == "interrupted" for one in found):
+        if request.call.interrupted:
             raise KeyboardInterrupt
         finished.add(number)
 

@@ -145,7 +145,7 @@ class _Run(figures.Run):
         stems = [stem for name, stem in zip(names, job.stems) if name in self._share.wanted]
         found = in_one_line(job.request.compute)()
         job.request.call.release()  # a sweep has hundreds of jobs
-        if any(one.stopped == "interrupted" for one in found):
+        if job.request.call.interrupted or any(one.stopped == "interrupted" for one in found):
             raise KeyboardInterrupt
         for inversion, stem in zip(found, stems):
             panels.write(inversion, self.store, self.results / stem)
