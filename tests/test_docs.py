@@ -190,7 +190,7 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     photo = Image.radial_gradient("L").resize((48, 40)).convert("RGB")
     Path("photos").mkdir()
-    for file in ("photo.jpg", "painting.jpg", "photos/one.jpg", "photos/two.jpg"):
+    for file in ("photo.jpg", "painting.jpg", "mask.png", "photos/one.jpg", "photos/two.jpg"):
         photo.rotate(len(file)).save(file)
     return tmp_path
 
