@@ -9,6 +9,7 @@ must be those of a sweep that never was killed. It prints figures, and exits wit
 from __future__ import annotations
 
 import argparse
+import contextlib
 import random
 import re
 import subprocess
@@ -17,7 +18,7 @@ import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Dict, List, Sequence
+from typing import Dict, Iterable, List, Optional, Sequence
 
 import psutil
 from attack import environment
@@ -94,6 +95,16 @@ def start(file: Path, folder: Path, *words: str) -> subprocess.Popen:
     )
 
 
+def begun(process: subprocess.Popen, folder: Path) -> None:
+    """Wait until a sweep computes panels, or has ended."""
+    since, sign = time.time_ns(), folder / "panels.json"
+    while process.poll() is None:
+        with contextlib.suppress(FileNotFoundError):
+            if sign.stat().st_mtime_ns > since:
+                return
+        time.sleep(0.01)
+
+
 def results(folder: Path) -> Dict[str, str]:
     """Digests of the pictures and arrays in the store of a sweep, by name."""
     store = Store(folder / "store")
@@ -131,8 +142,9 @@ def attack(base: Path, kills: int, seed: int, style: Sequence[str] = ()) -> Figu
         Further lines of the YAML file.
     """
     file, chance, found = written(base, *style), random.Random(seed), Figures()
-    began = time.monotonic()
     with start(file, base / "whole", "PROCESSES=1") as process:
+        begun(process, base / "whole")
+        began = time.monotonic()
         _, error = process.communicate(timeout=SECONDS)
     seconds = time.monotonic() - began
     wanted = results(base / "whole")
@@ -148,8 +160,9 @@ def attack(base: Path, kills: int, seed: int, style: Sequence[str] = ()) -> Figu
             continue
         processes = chance.choice((1, 1, 2))
         with start(file, folder, f"PROCESSES={processes}") as process:
-            late = 0.4 * seconds if found.kills % 3 else 0.0  # mostly after the imports
-            time.sleep(late + chance.uniform(0.05, 0.4) * seconds)
+            if found.kills % 5:  # the others mostly while modules are imported
+                begun(process, folder)
+            time.sleep(chance.uniform(0, 0.7) * seconds)
             victims = [psutil.Process(process.pid)] if process.poll() is None else []
             alone = chance.random() < 0.5  # a worker alone, whose task another one takes over
             if victims and processes > 1 and alone:
@@ -170,10 +183,13 @@ def attack(base: Path, kills: int, seed: int, style: Sequence[str] = ()) -> Figu
     return found
 
 
-def _times(folder: Path, names: Sequence[str] = ()) -> Dict[str, int]:
-    """Return when the results were written; 0 for those that are gone."""
+def _times(folder: Path, names: Optional[Iterable[str]] = None) -> Dict[str, int]:
+    """Return when results, by default all, were written; 0 for those that are gone."""
     store = Store(folder / "store")
-    paths = {name: store.path(name) / "manifest.json" for name in names or store.names()}
+    paths = {
+        name: store.path(name) / "manifest.json"
+        for name in (store.names() if names is None else names)
+    }
     return {n: path.stat().st_mtime_ns if path.is_file() else 0 for n, path in paths.items()}
 
 
