@@ -291,7 +291,7 @@ FRAMES = """() => new Promise(done => {
 
 
 def test_all_filters_of_vgg19_paint_within_a_second_and_scroll(browser, tmp_path):
-    """First paint and frames a second of the front page and of a layer with 512 filters."""
+    """First paint, and frames a second, of the largest pages; other programs must be quiet."""
     if os.environ.get("FMI_FULL") != "1" and not os.environ.get("FMI_DUMMIES"):
         pytest.skip("takes minutes: FMI_FULL=1, or FMI_DUMMIES for python tests/atlas_dummies.py")
     folder = Path(os.environ.get("FMI_DUMMIES") or tmp_path / "out")
