@@ -286,7 +286,9 @@ def minimise(
                 for index in stopped:
                     if finished is not None:
                         finished(index, done[index])
-                if snapshots is not None and stays:
+                if not stays:
+                    break
+                if snapshots is not None:
                     now = partial(_progress, step, done, batch, began)
                     snapshots.save(batch.pictures, now)
         except KeyboardInterrupt:
