@@ -635,3 +635,10 @@ def test_the_page_shows_each_claim_of_each_network_with_its_plot(tmp_path):
 def test_the_page_needs_a_report():
     with pytest.raises(InputError):
         page.page([], "claims")
+
+
+def test_layers_are_in_the_order_of_depth():
+    orders = [["a2", "b2", "c2"], ["a1", "a2", "b1", "b2"], ["b2", "c1", "c2"]]
+    assert table.merged(orders) == ["a1", "a2", "b1", "b2", "c1", "c2"]
+    assert table.merged([["x", "y"], ["y", "x"]]) in (["x", "y"], ["y", "x"])
+    assert table.merged([[], []]) == []

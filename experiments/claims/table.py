@@ -16,7 +16,7 @@ import re
 import textwrap
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence, Set, Tuple
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -49,6 +49,7 @@ __all__ = [
     "markdown_facts",
     "markdown_table",
     "markdown_tables",
+    "merged",
     "numeral",
     "read",
     "save",
@@ -234,6 +235,27 @@ class Facts:
     cpu: str
 
 
+def merged(orders: Iterable[Sequence[str]]) -> List[str]:
+    """Return the names of several lists in an order in which each list keeps its own.
+
+    Where two lists contradict each other, the first one counts.
+
+    >>> merged([["relu1_2", "relu2_2"], ["relu1_1", "relu1_2", "relu2_1", "relu2_2"]])
+    ['relu1_1', 'relu1_2', 'relu2_1', 'relu2_2']
+    """
+    before: Dict[str, Set[str]] = {}
+    for order in orders:
+        for place, name in enumerate(order):
+            earlier = before.setdefault(name, set())
+            earlier.update(other for other in order[:place] if name not in before[other])
+    found: List[str] = []
+    while len(found) < len(before):
+        left = [name for name in before if name not in found]
+        ready = (name for name in left if before[name] <= {*found, name})
+        found.append(next(ready, left[0]))  # the first one, if the lists contradict each other
+    return found
+
+
 @dataclass(frozen=True)
 class Report:
     """What one network says about the claims.
@@ -254,10 +276,18 @@ class Report:
 
     @property
     def layers(self) -> List[str]:
-        """Names of all layers, the lowest first."""
-        rows = (row for claim in self.claims for row in claim.rows)
-        names = [*(drawn.layer for drawn in self.facts.filters), *(row.layer for row in rows)]
-        return [name for name in dict.fromkeys(names) if name != ALL]
+        """Names of all layers, the lowest first.
+
+        Claims are measured at different layers, each in the order of depth, which are merged.
+        """
+        orders = [[drawn.layer for drawn in self.facts.filters]]
+        for claim in self.claims:
+            of_group: Dict[Tuple[str, str], List[str]] = {}
+            for row in claim.rows:
+                if row.layer != ALL:
+                    of_group.setdefault((row.quantity, row.subject), []).append(row.layer)
+            orders += of_group.values()
+        return merged(orders)
 
 
 @dataclass(frozen=True)
