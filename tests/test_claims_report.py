@@ -165,7 +165,9 @@ def test_layers_stand_in_the_networks_order_and_not_the_rows():
     rows = by_layer("1")[::-1]
     order = ("relu3_2", "relu1_2")
     found = Report(facts(layers=order), (claim("1", [*rows, *overall("1")]),))
-    assert found.layers[:2] == ["relu3_2", "relu1_2"]
+    assert found.layers.index("relu3_2") < found.layers.index("relu1_2")
+    ascending = Report(facts(layers=("relu1_2", "relu3_2")), found.claims)
+    assert ascending.layers.index("relu1_2") < ascending.layers.index("relu3_2")
     assert sorted(found.layers) == sorted(LAYERS)
     first, second = table.groups(found.claims[0], found.layers)
     assert first.layers == tuple(found.layers)
