@@ -154,7 +154,7 @@ def attack(base: Path, kills: int, seed: int, style: Sequence[str] = ()) -> Figu
     while found.kills < kills:
         store, before = Store(folder / "store"), _times(folder)
         if len(wanted) == len(results(folder)):  # begin another one
-            _compare(found, wanted, folder)
+            _last(found, wanted, file, folder)
             number += 1
             folder = base / f"killed{number}"
             continue
@@ -176,11 +176,18 @@ def attack(base: Path, kills: int, seed: int, style: Sequence[str] = ()) -> Figu
         found.twice += sum(time != before[name] for name, time in _times(folder, before).items())
         if "Traceback" in error:
             raise AssertionError(error)
+    _last(found, wanted, file, folder)
+    return found
+
+
+def _last(found: Figures, wanted: Dict[str, str], file: Path, folder: Path) -> None:
+    """Let a sweep come to its end, and compare its results."""
     with start(file, folder, "PROCESSES=1") as process:
         _, error = process.communicate(timeout=SECONDS)
+    if process.returncode:
+        raise AssertionError(error)
     found.continued += len(re.findall("continuing after step", error))
     _compare(found, wanted, folder)
-    return found
 
 
 def _times(folder: Path, names: Optional[Iterable[str]] = None) -> Dict[str, int]:

@@ -119,6 +119,19 @@ def test_damaged_results_are_computed_again(tmp_path, descents, damage):
     assert descents == [1] and attack_sweep.results(tmp_path) == before
 
 
+def test_what_a_killed_process_has_left_is_removed(tmp_path):
+    assert run(tmp_path, *TINY, *FEW) == 0
+    store = Store(tmp_path / "store")
+    (store.folder / "locks").mkdir(exist_ok=True)
+    (store.folder / "locks" / store.names()[0]).write_text("")
+    store.snapshots.mkdir()
+    (store.snapshots / f"{store.names()[1]}.npz").write_text("")
+    (store.snapshots / ".abc.part").write_text("")
+    (tmp_path / "running").write_text("{}")
+    assert run(tmp_path, *TINY, *FEW) == 0
+    assert not attack_sweep.strays(tmp_path) and not store.snapshots.exists()
+
+
 def test_a_log_whose_last_line_is_torn(tmp_path):
     assert run(tmp_path, *TINY, *FEW) == 0
     log = tmp_path / "sweep.log"

@@ -205,23 +205,25 @@ class Store:
                 files.sweep(folder)
 
     def tidy(self, everything: bool = False) -> None:
-        """Remove the snapshots of finished results, which killed processes have left behind.
+        """Remove locks and snapshots of finished results, which killed processes have left behind.
 
         Parameters
         ----------
         everything
             Whether to remove all snapshots but those of descents that run at this moment.
         """
-        if not self.snapshots.is_dir():
-            return
-        files.sweep.cache_clear()
-        files.sweep(self.snapshots)
-        with _reported(self.snapshots):
+        locks = self.folder / "locks"
+        with _reported(self.folder):
+            for path in locks.glob("*"):
+                with files.locked(path, wait=False):  # it is removed afterwards
+                    pass
             for path in self.snapshots.glob("*.npz"):
-                idle = not files.is_locked(self.folder / "locks" / path.stem)
+                idle = not files.is_locked(locks / path.stem)
                 if idle and (everything or self.intact(path.stem)):
                     path.unlink()
-            with contextlib.suppress(OSError):  # it is not empty
+            files.sweep.cache_clear()
+            files.sweep(self.snapshots)
+            with contextlib.suppress(OSError):  # it is not empty, or not there
                 self.snapshots.rmdir()
 
     def _discard(self, name: str) -> None:
