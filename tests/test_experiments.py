@@ -78,7 +78,7 @@ def check_panels(results, wanted):
 def test_fig1(tmp_path, small_weights, picture_folder):
     options = ("TILES=4", "FILTERS=6", "LONG_EDGE=64")
     assert draw("fig1", tmp_path, small_weights, picture_folder, *options) == 0
-    check_sheet(tmp_path, "fig1", 3)
+    check_sheet(tmp_path, "fig1", 2.5)
     stages = [tmp_path / f"{name}.png" for name in ("code", "isolated", "reallocated")]
     before, isolated, reallocated = (np.asarray(Image.open(p)).astype(int) for p in stages)
     assert before.shape == isolated.shape == reallocated.shape
