@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import attack_sweep
@@ -101,7 +102,10 @@ def test_results_come_back_from_workers_that_do_not_see_the_folder(
     tmp_path, workers, plain, monkeypatch
 ):
     elsewhere = {"folder": Path("/nowhere"), "store": Path("/nowhere/store")}
-    monkeypatch.setattr(cluster, "Site", lambda **given: Site(**{**given, **elsewhere}))
+    register = cluster._registered
+    monkeypatch.setattr(
+        cluster, "_registered", lambda *given: register(*given[:2], replace(given[2], **elsewhere))
+    )
     assert on(workers.scheduler_address, tmp_path, *FEW) == 0
     assert attack_sweep.results(tmp_path) == plain["few"]
     assert not attack_sweep.strays(tmp_path) and not Path("/nowhere").exists()

@@ -247,7 +247,8 @@ def _distributed() -> Any:
     except ImportError:
         raise SetupError("a cluster needs dask.distributed: pip install 'fmi[cluster]'") from None
     if logging.getLogger().getEffectiveLevel() > logging.DEBUG:
-        logging.getLogger("distributed").setLevel(logging.CRITICAL)
+        for name in ("distributed", "distributed.client", "tornado", "asyncio"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
     return distributed
 
 
@@ -262,7 +263,7 @@ def _connected(distributed: Any, cluster: Cluster, run: Run) -> Iterator[Any]:
             address = stack.enter_context(_local(distributed, cluster.workers, run))
         try:
             client = distributed.Client(address, timeout=PATIENCE, set_as_default=False)
-            stack.enter_context(contextlib.closing(client))
+            stack.callback(client.close, timeout=PATIENCE)
             found = client.scheduler_info()
         except (OSError, ValueError, TypeError, RuntimeError) as error:
             raise InputError(
@@ -318,8 +319,9 @@ def _registered(distributed: Any, client: Any, site: Site) -> Iterator[None]:
     try:
         yield
     finally:
-        with contextlib.suppress(Exception):  # the scheduler may be lost
-            client.unregister_worker_plugin(site.name)
+        if client.status == "running":
+            with contextlib.suppress(Exception):  # the scheduler is lost at this moment
+                client.unregister_worker_plugin(site.name)
 
 
 def _collect(
@@ -338,6 +340,11 @@ def _collect(
             future = client.submit(compute, site.name, batch, key=name, pure=False)
             jobs[future] = batch
         for future in distributed.as_completed(list(jobs), loop=client.loop):
+            if future.cancelled():
+                raise InputError(
+                    f"the scheduler {client.scheduler.address} is lost; finished panels are kept,"
+                    " run the command again to resume"
+                )
             batch = jobs.pop(future)
             with _reported(str(batch)):
                 found = future.result()
@@ -346,8 +353,8 @@ def _collect(
                     store.unpack(one, contents)
                 kept(one)
     finally:
-        if jobs:
-            with contextlib.suppress(Exception):  # the scheduler may be lost
+        if jobs and client.status == "running":
+            with contextlib.suppress(Exception):  # the scheduler is lost at this moment
                 client.cancel(list(jobs), force=True)
 
 
