@@ -26,7 +26,7 @@ SERVE = """
 import time, distributed
 if __name__ == "__main__":
     made = distributed.LocalCluster(
-        n_workers=1, threads_per_worker=1, memory_limit=0, dashboard_address=None
+        n_workers=1, threads_per_worker=1, memory_limit=0, dashboard_address=":0"
     )
     print(made.scheduler_address, flush=True)
     time.sleep(600)
@@ -42,7 +42,7 @@ def workers():
         processes=True,
         memory_limit=0,
         env={"OMP_NUM_THREADS": "1"},
-        dashboard_address=None,
+        dashboard_address=":0",
     )
     yield made
     made.close()

@@ -293,7 +293,7 @@ def _local(distributed: Any, number: int, run: Run) -> Any:
         processes=True,
         memory_limit=0,  # a descent keeps to the memory that it may use
         env={"OMP_NUM_THREADS": str(threads)},  # set before MXNet is imported
-        dashboard_address=":0" if _has_bokeh() else None,
+        dashboard_address=":0",
         silence_logs=logging.CRITICAL,
     )
 
