@@ -25,6 +25,7 @@ BENCH = ["torch==2.13.0; python_version >= '3.10'", "torch; python_version < '3.
 CLAIMS = ["scikit-learn>=1.0"]  # KMeans, photographs
 VIDEO = ["imageio-ffmpeg"]  # videos of descents
 COMPLETION = ["shtab"]
+CLUSTER = ["distributed"]  # sweeps on a cluster
 DOCS = [
     "sphinx>=7",
     "myst-parser>=3",
@@ -36,6 +37,7 @@ DOCS = [
 TEST = [
     *VIDEO,
     *COMPLETION,
+    *CLUSTER,
     "pytest",
     "hypothesis",
     "psutil",
@@ -106,6 +108,7 @@ setup(
         "bench": BENCH,
         "video": VIDEO,
         "completion": COMPLETION,
+        "cluster": CLUSTER,
         "claims": CLAIMS,
         "docs": DOCS,
         "test": [*TEST, *WEIGHTS, *CLAIMS],

@@ -15,9 +15,12 @@ class Command(argparse.ArgumentParser):
     ----------
     fill
         Function that adds the options to the parser; ``None`` if that is done.
+    mixed
+        Whether options may stand between positional arguments, such as FILE --option KEY=VALUE.
     """
 
     fill: Optional[Callable[[argparse.ArgumentParser], None]] = None
+    mixed: bool = False
 
     def filled(self) -> Command:
         """Add the options, and return the parser."""
@@ -28,7 +31,13 @@ class Command(argparse.ArgumentParser):
 
     def parse_known_args(self, *arguments: Any, **options: Any) -> Any:  # noqa: D102
         self.filled()
-        return super().parse_known_args(*arguments, **options)
+        if not self.mixed:
+            return super().parse_known_args(*arguments, **options)
+        self.mixed = False  # it is called by the next function
+        try:
+            return self.parse_known_intermixed_args(*arguments, **options)
+        finally:
+            self.mixed = True
 
     def format_help(self) -> str:  # noqa: D102
         self.filled()

@@ -22,6 +22,19 @@ def add(commands: Any) -> None:
     sweep.add_argument(
         "overrides", nargs="*", metavar="KEY=VALUE", help="such as LAYERS=relu3_2 RESULTS=dir"
     )
+    sweep.mixed = True
+    where = sweep.add_mutually_exclusive_group()
+    where.add_argument(
+        "--scheduler",
+        metavar="ADDRESS",
+        help="let the workers of a scheduler of dask.distributed compute it, tcp://host:8786",
+    )
+    where.add_argument(
+        "--workers",
+        type=int,
+        metavar="N",
+        help="let N processes of dask.distributed on this machine compute it",
+    )
     sweep.set_defaults(run=_sweep)
     status = commands.add_parser("status", help="tell how far a sweep has come")
     status.add_argument("folder", type=Path, help="the sweep's results, such as results/sweep")
@@ -31,8 +44,13 @@ def add(commands: Any) -> None:
 
 def _sweep(chosen: argparse.Namespace) -> int:
     from fmi.runs import sweep  # imports MXNet; main() reports if it is missing
+    from fmi.runs.cluster import Cluster
 
-    sys.stdout.write(f"{sweep.sweep(sweep.read(chosen.experiment, chosen.overrides))}\n")
+    cluster = None
+    if chosen.scheduler is not None or chosen.workers is not None:
+        cluster = Cluster(chosen.scheduler, chosen.workers)
+    experiment = sweep.read(chosen.experiment, chosen.overrides)
+    sys.stdout.write(f"{sweep.sweep(experiment, cluster)}\n")
     return 0
 
 

@@ -149,8 +149,13 @@ class Run:
                     " ctx=cpu"
                 )
             return None
+        return Team(self.resolved, number)
+
+    @property
+    def resolved(self) -> Experiment:
+        """The experiment with everything resolved that depends on the machine."""
         resolved = {"settings": self.preset, "ctx": str(self.ctx), "precision": self.precision}
-        return Team(self.experiment.model_copy(update=resolved), number)
+        return self.experiment.model_copy(update=resolved)
 
 
 def draw(experiment: Experiment) -> List[Path]:

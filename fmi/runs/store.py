@@ -118,6 +118,10 @@ class Store:
             return None
         return {**contents, MANIFEST: json.dumps(manifest).encode()} if right else None
 
+    def packed(self, name: str) -> Optional[Dict[str, bytes]]:
+        """Return the files of a result by name, for :meth:`unpack`; ``None`` as for `find`."""
+        return self._contents(name)
+
     def entries(self) -> Iterator[Entry]:
         """Yield all intact results, in the order of their keys."""
         for name in self.names():
@@ -187,6 +191,24 @@ class Store:
 
         files.write_folder(path, fill)
         return name
+
+    def unpack(self, name: str, contents: Mapping[str, bytes]) -> None:
+        """Add a result that another store has packed (:meth:`packed`), with the same bytes.
+
+        Raises
+        ------
+        InputError
+            If the store cannot be written.
+        """
+        if self.intact(name):
+            return
+        self._discard(name)
+
+        def fill(folder: Path) -> None:
+            for file in (*FILES, MANIFEST):
+                (folder / file).write_bytes(contents[file])
+
+        files.write_folder(self.path(name), fill)
 
     def remove(self, name: str) -> None:
         """Remove a result.

@@ -38,7 +38,10 @@ from fmi.device import variables
 from fmi.errors import InputError, unknown
 from fmi.inversion import Inversion
 from fmi.networks.base import split_filters
+from fmi.pictures import Picture
+from fmi.runs import cluster as clusters
 from fmi.runs import experiment as experiments
+from fmi.runs.cluster import Batch, Cluster
 from fmi.runs.experiment import Experiment
 from fmi.runs.figures import Run
 from fmi.runs.panels import Bar, Job, shared_out
@@ -158,9 +161,10 @@ def _chosen(run: Run) -> List[Tuple[str, Numbers]]:
 
 @dataclass(frozen=True)
 class _Batch:
-    """A job and its panels."""
+    """A job, its picture and its panels."""
 
     job: Job
+    picture: Picture
     panels: Tuple[Panel, ...]
 
 
@@ -178,7 +182,7 @@ def _batches(run: Run) -> List[_Batch]:
                 asked = request.feature_map(one.picture, layer, some, False, None, options)
                 job = Job(asked, ())
                 own = [Panel(layer, n, one.label, key) for n, key in zip(some, job.names)]
-                found.append(_Batch(job, tuple(own)))
+                found.append(_Batch(job, one.picture, tuple(own)))
     return found
 
 
@@ -290,14 +294,24 @@ def _reported(path: Path) -> Iterator[None]:
         raise InputError(f"{path} cannot be written: {error.strerror}") from None
 
 
-def sweep(experiment: Sweep) -> Path:
+def sweep(experiment: Sweep, cluster: Optional[Cluster] = None) -> Path:
     """Compute all panels that the store of a sweep lacks, and return the path of the summary.
+
+    Parameters
+    ----------
+    experiment
+        The sweep.
+    cluster
+        The workers of dask.distributed that compute it; by default, it is computed by processes of
+        this machine alone, as `experiment.processes` says.
 
     Raises
     ------
     InputError
-        If a value cannot be used, if another process computes the same sweep, or if panels have
-        diverged; all others are in the store then.
+        If a value cannot be used, if another process computes the same sweep, if a cluster fails,
+        or if panels have diverged; all others are in the store then.
+    SetupError
+        If a cluster is given and dask.distributed is not installed.
     KeyboardInterrupt
         After Ctrl-C; finished panels are in the store.
     """
@@ -323,7 +337,10 @@ def sweep(experiment: Sweep) -> Path:
                 lines.add(panel.key)  # unless a process was killed before it could
         with Bar("sweep", {p.key: costs[p.layer] for p in every if p.key in lacking}) as bar:
             store.listeners = (lines.add, lambda key: bar.count([key]))
-            _compute(run, store, [batch.job for batch in batches], missing)
+            if cluster is None:
+                _compute(run, store, [batch.job for batch in batches], missing)
+            else:
+                _send(run, store, batches, missing, cluster)
         store.tidy()  # after workers that were killed
         return _summary(folder, store, every)
 
@@ -365,6 +382,27 @@ def _compute(run: Run, store: _Told, jobs: Sequence[Job], missing: Sequence[Sequ
     for task in rest:
         if task.job not in finished:
             finish(task.job)
+
+
+def _send(
+    run: Run,
+    store: _Told,
+    batches: Sequence[_Batch],
+    missing: Sequence[Sequence[str]],
+    cluster: Cluster,
+) -> None:
+    """Let the workers of a cluster compute the missing panels."""
+    named: Dict[str, Picture] = {}
+    sent = []
+    for batch, keys in zip(batches, missing):
+        own = [panel for panel in batch.panels if panel.key in keys]
+        if own:
+            first, filters = own[0], tuple(panel.filter for panel in own)
+            named[first.picture] = batch.picture
+            cost = batch.job.cost * len(own)
+            sent.append(Batch(first.layer, filters, first.picture, tuple(keys), cost))
+    if sent:
+        clusters.fill(cluster, run, store, sent, named, store.tell)
 
 
 # --- files ---
