@@ -21,6 +21,11 @@ from fmi.runs.store import FILES, MANIFEST, Store
 
 distributed = pytest.importorskip("distributed")
 
+# They start processes that wait for each other: on busy cores, dask's own time-outs end some.
+pytestmark = pytest.mark.skipif(
+    not os.environ.get("FMI_FULL"), reason="FMI_FULL=1 runs sweeps on dask's workers"
+)
+
 MANY = ("LAYERS=relu1_1,relu1_2", "FILTERS=0,1,2,3,4,5", "BATCH=1")
 SERVE = """
 import time, distributed
