@@ -9,7 +9,14 @@ from hypothesis import strategies as st
 
 from fmi.errors import InputError
 from fmi.evidence import maps, spectra
-from fmi.evidence.textures import GramMatrices, MapMeans, OrientedBands
+from fmi.evidence.textures import (
+    Colours,
+    GramMatrices,
+    MapMeans,
+    MapMoments,
+    MapSums,
+    OrientedBands,
+)
 from fmi.networks import catalogue
 
 LAYERS = ("relu1_1", "relu2_1")
@@ -98,6 +105,28 @@ def test_grams_and_means_against_numpy(network, arrays):
     one, other = GramMatrices(network, LAYERS), MapMeans(network, LAYERS)
     np.testing.assert_allclose(one.distances(one.of(pictures)), grams, rtol=1e-3, atol=1e-6)
     np.testing.assert_allclose(other.distances(other.of(pictures)), means, rtol=1e-3, atol=1e-6)
+
+
+def test_sums_moments_and_colours_against_numpy(network, arrays):
+    shown = [smooth_picture(24, 32, seed) for seed in (1, 2)]
+    net = oracle.Network(arrays, LAYERS[-1], "down")
+    code = [net.codes((p.astype(float) - CAFFE_MEAN).transpose(2, 0, 1)) for p in shown]
+    means = [[one[name].mean(axis=(1, 2)) for name in LAYERS] for one in code]
+    spreads = [[one[name].std(axis=(1, 2)) for name in LAYERS] for one in code]
+    sums, moments = MapSums(network, LAYERS), MapMoments(network, LAYERS)
+    np.testing.assert_allclose(sums.of(shown), list(map(np.concatenate, means)), rtol=1e-4)
+    both = [
+        np.concatenate([part for pair in zip(m, s) for part in pair])
+        for m, s in zip(means, spreads)
+    ]
+    np.testing.assert_allclose(moments.of(shown), both, rtol=1e-3)
+    wanted = np.mean(
+        [np.linalg.norm(p - q) / (np.linalg.norm(p) + np.linalg.norm(q)) for p, q in zip(*means)]
+    )
+    assert sums.distances(sums.of(shown))[0, 1] == pytest.approx(wanted, rel=1e-4)
+    values = spectra.lab(shown[0]).reshape(-1, 3)
+    colours = np.concatenate([values.mean(axis=0), values.std(axis=0)])
+    np.testing.assert_allclose(Colours().of(shown)[0], colours, rtol=1e-4)
 
 
 def test_a_mean_that_doubles_has_a_known_distance(network):

@@ -127,17 +127,13 @@ class Descriptor(abc.ABC):
 
 
 @dataclass(frozen=True)
-class GramMatrices(Descriptor):
-    """Gram matrices per position on a network (Gatys et al. 2015, Eq. 1).
-
-    The distance is the mean over the layers of ``||G - H|| / (||G|| + ||H||)``, from 0 to 1, so
-    that each layer counts alike (as :func:`fmi.evidence.panels.distance`, without its mean colour).
+class _OfMaps(Descriptor):
+    """A descriptor by statistics of the feature maps of a network, one layer after the other.
 
     Attributes
     ----------
     network, layers
-        Network, and the layers of the Gram matrices; by default the first activations at the first
-        four sizes of the feature maps.
+        Network, and names of its layers; if there are none, :meth:`_usual`.
     long_edge
         See :class:`Descriptor`.
     precision
@@ -149,34 +145,33 @@ class GramMatrices(Descriptor):
     long_edge: Optional[int] = None
     precision: str = "float32"
 
-    @property
-    def name(self) -> str:
-        """What the distance is called in a table."""
-        return f"Gram matrices on {self.network.name}"
+    @abc.abstractmethod
+    def _usual(self) -> Sequence[str]:
+        """Return the names of the layers that are used if none is given."""
 
     @property
     def _layers(self) -> List[str]:
-        given = self.layers or self.network.landmarks(first=True)[:4]
-        return [self.network.layer(layer).name for layer in given]
+        return [self.network.layer(layer).name for layer in self.layers or self._usual()]
+
+    def _statistics(self, code: NDArray) -> np.ndarray:
+        """Return the statistics of a code (B, C, M, N), here the means of its maps, (B, C)."""
+        return codes.energies(code).asnumpy() / code[0, 0].size
+
+    def _length(self, channels: int) -> int:
+        """Return how many statistics a layer with so many feature maps has."""
+        return channels
 
     def _of(self, pictures: Sequence[np.ndarray]) -> np.ndarray:
-        layers = self._layers
-        channels = [self.network.layer(layer).channels for layer in layers]
-        found = np.empty((len(pictures), sum(c * (c + 1) // 2 for c in channels)), np.float32)
-        for where, code in maps.in_batches(self.network, pictures, layers, self.precision):
-            begin = 0
-            for layer, count in zip(layers, channels):
-                rows, columns = np.triu_indices(count)
-                # Half of the symmetric matrix, with its norm.
-                weight = np.where(rows == columns, 1, np.sqrt(2)) / code[layer][0, 0].size
-                grams = codes.gram(code[layer]).asnumpy()
-                found[where, begin : begin + len(rows)] = grams[:, rows, columns] * weight
-                begin += len(rows)
-        return found
+        layers, found = self._layers, []
+        for _, code in maps.in_batches(self.network, pictures, layers, self.precision):
+            parts = [self._statistics(code[name]) for name in layers]
+            found.append(np.concatenate(parts, axis=1).astype(np.float32))
+        return np.concatenate(found)
 
     def _between(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-        counts = [self.network.layer(layer).channels for layer in self._layers]
-        bounds = np.cumsum([0, *(c * (c + 1) // 2 for c in counts)])
+        """Return the means over the layers of ``||p - q|| / (||p|| + ||q||)``."""
+        lengths = [self._length(self.network.layer(name).channels) for name in self._layers]
+        bounds = np.cumsum([0, *lengths])
         if bounds[-1] != rows.shape[1]:
             raise InputError(
                 f"these descriptors have {rows.shape[1]} values, not the {bounds[-1]} of"
@@ -185,53 +180,52 @@ class GramMatrices(Descriptor):
         total = np.zeros((len(rows), len(columns)))
         for begin, end in zip(bounds, bounds[1:]):
             total += _relative(rows[:, begin:end], columns[:, begin:end])
-        return total / len(counts)
-
-
-def _relative(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """Return ``||p - q|| / (||p|| + ||q||)``, 0 where both are 0."""
-    sizes = np.linalg.norm(rows.astype(np.float64), axis=1)[:, None]
-    sizes = sizes + np.linalg.norm(columns.astype(np.float64), axis=1)
-    found = _euclidean(rows, columns)
-    return np.divide(found, sizes, out=np.zeros_like(found), where=sizes > 0)
-
-
-def _euclidean(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """Return the Euclidean distances of vectors (n, D) from vectors (m, D)."""
-    p, q = rows.astype(np.float64), columns.astype(np.float64)
-    sizes = np.square(p).sum(1)[:, None] + np.square(q).sum(1)
-    squares = sizes - 2 * (p @ q.T)
-    # The subtraction has lost most digits for vectors that are almost equal.
-    for i, j in np.argwhere(squares <= 1e-8 * sizes):
-        squares[i, j] = np.square(p[i] - q[j]).sum()
-    return np.sqrt(squares)
+        return total / len(lengths)
 
 
 @dataclass(frozen=True)
-class MapMeans(Descriptor):
+class GramMatrices(_OfMaps):
+    """Gram matrices per position on a network (Gatys et al. 2015, Eq. 1).
+
+    The distance is the mean over the layers of ``||G - H|| / (||G|| + ||H||)``, from 0 to 1, so
+    that each layer counts alike (as :func:`fmi.evidence.panels.distance`, without its mean colour).
+    The layers are by default the first activations at the first four sizes of the feature maps.
+    """
+
+    @property
+    def name(self) -> str:
+        """What the distance is called in a table."""
+        return f"Gram matrices on {self.network.name}"
+
+    def _usual(self) -> Sequence[str]:
+        return self.network.landmarks(first=True)[:4]
+
+    def _length(self, channels: int) -> int:
+        return channels * (channels + 1) // 2
+
+    def _statistics(self, code: NDArray) -> np.ndarray:
+        rows, columns = np.triu_indices(code.shape[1])
+        # Half of the symmetric matrix, with its norm.
+        weight = np.where(rows == columns, 1, np.sqrt(2)) / code[0, 0].size
+        return codes.gram(code).asnumpy()[:, rows, columns] * weight
+
+
+@dataclass(frozen=True)
+class MapMeans(_OfMaps):
     """The texture term of DISTS with equal weights.
 
     The similarity of two pictures at a feature map with means m and n over its positions is
     ``(2 m n + c) / (m^2 + n^2 + c)`` (Ding et al. 2020, section III), and the distance is 1 minus
     the mean over all feature maps of all layers. What is learnt in DISTS is not used: its
-    weights, and the network. Neither are its pooling and its term for the picture itself.
+    weights, and the network. Neither are its pooling and its term for the picture itself. The
+    layers are by default the last activations of each size of the feature maps.
 
     Attributes
     ----------
-    network, layers
-        Network, and the layers; by default the last activations of each size of the feature maps.
-    long_edge
-        See :class:`Descriptor`.
-    precision
-        Precision of the network.
     constant
         The c, as in DISTS: two feature maps that are both nearly 0 are similar.
     """
 
-    network: Network
-    layers: Tuple[str, ...] = ()
-    long_edge: Optional[int] = None
-    precision: str = "float32"
     constant: float = 1e-6
 
     @property
@@ -239,16 +233,8 @@ class MapMeans(Descriptor):
         """What the distance is called in a table."""
         return f"texture term of DISTS, equal weights, on {self.network.name}"
 
-    def _of(self, pictures: Sequence[np.ndarray]) -> np.ndarray:
-        given = self.layers or self.network.landmarks()
-        layers = [self.network.layer(layer).name for layer in given]
-        found = []
-        for _, code in maps.in_batches(self.network, pictures, layers, self.precision):
-            means = [
-                codes.energies(code[name]).asnumpy() / code[name][0, 0].size for name in layers
-            ]
-            found.append(np.concatenate(means, axis=1))
-        return np.concatenate(found).astype(np.float32)
+    def _usual(self) -> Sequence[str]:
+        return self.network.landmarks()
 
     def _between(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
         p, q = rows.astype(np.float64), columns.astype(np.float64)
@@ -260,58 +246,21 @@ class MapMeans(Descriptor):
 
 
 @dataclass(frozen=True)
-class MapSums(Descriptor):
+class MapSums(_OfMaps):
     """Sums of the feature maps, the style of Eq. 5, per position.
 
-    The distance is the mean over the layers of ``||S - T|| / (||S|| + ||T||)``, as that of
-    :class:`GramMatrices`, so that both statistics are compared in the same way.
-
-    Attributes
-    ----------
-    network, layers
-        Network, and its layers; by default the first activations of each size of the feature maps,
-        which are relu1_1 ... relu5_1 of VGG-19 (section 3.3).
-    long_edge
-        See :class:`Descriptor`.
-    precision
-        Precision of the network.
+    The distance is that of :class:`GramMatrices`, so that both statistics are compared in the same
+    way. The layers are by default the first activations of each size of the feature maps, which are
+    relu1_1 ... relu5_1 of VGG-19 (section 3.3).
     """
-
-    network: Network
-    layers: Tuple[str, ...] = ()
-    long_edge: Optional[int] = None
-    precision: str = "float32"
 
     @property
     def name(self) -> str:
         """What the distance is called in a table."""
         return "sums of feature maps"
 
-    @property
-    def _layers(self) -> List[str]:
-        given = self.layers or self.network.landmarks(first=True)[:5]
-        return [self.network.layer(layer).name for layer in given]
-
-    def _statistics(self, code: NDArray) -> np.ndarray:
-        """Return the statistics (B, D) of a code (B, C, M, N)."""
-        return codes.energies(code).asnumpy() / code[0, 0].size
-
-    def _of(self, pictures: Sequence[np.ndarray]) -> np.ndarray:
-        found = [
-            np.concatenate([self._statistics(code[name]) for name in self._layers], axis=1)
-            for _, code in maps.in_batches(self.network, pictures, self._layers, self.precision)
-        ]
-        return np.concatenate(found).astype(np.float32)
-
-    def _between(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-        counts = [self.network.layer(layer).channels for layer in self._layers]
-        each = rows.shape[1] // sum(counts)
-        bounds = np.cumsum([0, *(count * each for count in counts)])
-        parts = [
-            _relative(rows[:, begin:end], columns[:, begin:end])
-            for begin, end in zip(bounds, bounds[1:])
-        ]
-        return np.mean(parts, axis=0)
+    def _usual(self) -> Sequence[str]:
+        return self.network.landmarks(first=True)[:5]
 
 
 @dataclass(frozen=True)
@@ -322,6 +271,9 @@ class MapMoments(MapSums):
     def name(self) -> str:
         """What the distance is called in a table."""
         return "means and standard deviations of feature maps"
+
+    def _length(self, channels: int) -> int:
+        return 2 * channels
 
     def _statistics(self, code: NDArray) -> np.ndarray:
         means = super()._statistics(code)
@@ -431,3 +383,22 @@ def _moments(values: np.ndarray) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
     rows, columns = np.triu_indices(len(values), 1)
     correlations = covariance[rows, columns] / np.sqrt(variances[rows] * variances[columns])
     return means, np.sqrt(np.diag(covariance)), correlations
+
+
+def _relative(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """Return ``||p - q|| / (||p|| + ||q||)``, 0 where both are 0."""
+    sizes = np.linalg.norm(rows.astype(np.float64), axis=1)[:, None]
+    sizes = sizes + np.linalg.norm(columns.astype(np.float64), axis=1)
+    found = _euclidean(rows, columns)
+    return np.divide(found, sizes, out=np.zeros_like(found), where=sizes > 0)
+
+
+def _euclidean(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """Return the Euclidean distances of vectors (n, D) from vectors (m, D)."""
+    p, q = rows.astype(np.float64), columns.astype(np.float64)
+    sizes = np.square(p).sum(1)[:, None] + np.square(q).sum(1)
+    squares = sizes - 2 * (p @ q.T)
+    # The subtraction has lost most digits for vectors that are almost equal.
+    for i, j in np.argwhere(squares <= 1e-8 * sizes):
+        squares[i, j] = np.square(p[i] - q[j]).sum()
+    return np.sqrt(squares)
