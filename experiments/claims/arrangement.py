@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import logging
 from typing import Callable, Dict, List, Sequence
 
 import numpy as np
@@ -17,12 +19,14 @@ from fmi.evidence import surrogates
 
 __all__ = ["PATCHES", "QUESTION", "answer", "measure"]
 
+log = logging.getLogger(__name__)
+
 PATCHES = (4, 8, 16, 32, 64)
 DECISIVE = 32  # pixels: larger than most textures, smaller than objects
 PHASES = "answer left after random phases"
 RESYNTHESIS = "answer left in a texture with the same Gram matrices"
 KINDS = (panels.FILTERS, panels.UNTRAINED, panels.DIRECTIONS)
-Change = Callable[[np.ndarray, int], np.ndarray]
+Change = Callable[..., np.ndarray]
 
 
 def left_after(patch: int) -> str:
@@ -31,15 +35,12 @@ def left_after(patch: int) -> str:
 
 
 def changes(study: Study) -> Dict[str, Change]:
-    """Return what is done to crops: functions of a picture and of a seed."""
+    """Return what is done to crops: functions of a picture and of a keyword ``seed``."""
     found: Dict[str, Change] = {
-        left_after(patch): lambda picture, seed, patch=patch: surrogates.shuffled(  # type: ignore[misc]
-            picture, patch, seed
-        )
-        for patch in PATCHES
+        left_after(patch): functools.partial(surrogates.shuffled, patch=patch) for patch in PATCHES
     }
     found[PHASES] = surrogates.phase_randomised
-    found[RESYNTHESIS] = lambda picture, seed: resynthesised(study, picture, seed)
+    found[RESYNTHESIS] = functools.partial(resynthesised, study)
     return found
 
 
@@ -90,7 +91,7 @@ def measure(study: Study) -> List[Row]:
             first = [d.crops[:, :1] for (kind, _), d in driven.items() if kind == FILTERS]
             chosen = np.unique(np.concatenate(first))
             chosen = chosen[chosen >= 0]
-        changed = [change(study.crops.pixels[index], int(index)) for index in chosen]
+        changed = [change(study.crops.pixels[index], seed=int(index)) for index in chosen]
         networks = {
             kind: study.responses(kind, changed) for kind in (panels.FILTERS, panels.UNTRAINED)
         }
@@ -105,7 +106,7 @@ def measure(study: Study) -> List[Row]:
                 answers = drive.at(responses[layer], chosen)
                 part = left(answers, drive)
                 rows.mean(quantity, layer, kind, part[:, None], chance=0)
-        study.done(quantity)
+        log.info("%s", quantity)
     return rows.found
 
 

@@ -19,9 +19,8 @@ from fmi.networks.vgg import VGG
 from fmi.pictures import Picture
 from fmi.sources import formats
 
-__all__ = ["UNTRAINED", "family", "he", "mean_activations", "rescaled", "untrained"]
+__all__ = ["family", "he", "mean_activations", "rescaled", "untrained"]
 
-UNTRAINED = "untrained weights"
 Arrays = Dict[str, np.ndarray]
 
 

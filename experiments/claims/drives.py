@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -75,6 +76,7 @@ def rows_of(study: Study, kind: str, layer: str) -> np.ndarray:
     return np.eye(study.network.layer(layer).channels)[study.filters(layer)]
 
 
+@functools.lru_cache(maxsize=None)  # several claims ask for the same
 def drives(study: Study, kind: str, layer: str, number: int = TOP) -> Drive:
     """Return how natural crops excite the filters of a layer.
 

@@ -44,8 +44,9 @@ def measure(study: Study) -> List[Row]:
     for kind in KINDS:
         for layer in study.layers:
             made = study.panels(kind, layer)
+            shown = made.pictures
             for quantity, number in QUANTITIES.items():
-                each = np.array([number(picture) for picture in made.pictures])
+                each = np.array([number(picture) for picture in shown])
                 array = each.reshape(made.inversions.shape)
                 rows.mean(quantity, layer, kind, array)
                 found[quantity][kind].append(array.mean(axis=2))

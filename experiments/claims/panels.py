@@ -8,7 +8,7 @@ from typing import Any, Callable, Dict, List, Sequence
 
 import numpy as np
 
-from experiments.claims import controls
+from experiments.claims.table import CHAINED, DIRECTIONS, FILTERS, MAXIMISED, UNTRAINED
 from experiments.outcome import finished
 from fmi import codes, invert
 from fmi.inversion import Inversion
@@ -29,11 +29,6 @@ __all__ = [
     "directions",
 ]
 
-FILTERS = "filters"
-UNTRAINED = controls.UNTRAINED
-DIRECTIONS = "random directions"
-CHAINED = "chained"
-MAXIMISED = "activation maximisation"
 CONTROLS = (UNTRAINED, DIRECTIONS, CHAINED, MAXIMISED)
 
 

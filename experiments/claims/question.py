@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 from typing import Any, Callable, Iterable, List, Optional, Sequence, Tuple
@@ -9,7 +10,7 @@ from typing import Any, Callable, Iterable, List, Optional, Sequence, Tuple
 import numpy as np
 
 from experiments.claims.study import Study
-from experiments.claims.table import FILTERS, Row, Verdict
+from experiments.claims.table import FILTERS, Row, Sentence, Verdict
 from fmi.errors import InputError
 from fmi.evidence import intervals
 from fmi.evidence.intervals import Estimate
@@ -22,7 +23,6 @@ __all__ = [
     "geometric",
     "listed",
     "of_layers",
-    "shares",
     "values",
 ]
 
@@ -31,19 +31,11 @@ Answer = Tuple[Verdict, str]
 
 
 @dataclass(frozen=True)
-class Question:
+class Question(Sentence):
     """A sentence of the paper, and how it is measured.
 
     Attributes
     ----------
-    number
-        ``"1"`` to ``"9"``.
-    title
-        A few words.
-    sentence
-        The paper's own words, with the section.
-    criterion
-        When the sentence holds, and so what would change our mind; decided before measuring.
     kinds
         The kinds of panels that it is measured on.
     measure
@@ -53,10 +45,6 @@ class Question:
         sentence with the numbers.
     """
 
-    number: str
-    title: str
-    sentence: str
-    criterion: str
     kinds: Sequence[str]
     measure: Callable[[Study], List[Row]]
     answer: Callable[[Sequence[Row], Sequence[str]], Answer]
@@ -112,13 +100,13 @@ class Rows:
         Activation maximisation has no pictures (K = 1); the interval is then over filters.
         """
         axes = [axis for axis in (0, 1) if array.shape[axis] > 1]
-        given = (array, axes, 1000, 0, bounds)
         self.add(
             quantity,
             layer,
             subject,
-            intervals.mean,
-            *given,
+            functools.partial(intervals.mean, bounds=bounds),
+            array,
+            axes,
             chance=chance,
             number=len(array),
             note=note,
@@ -165,23 +153,3 @@ def geometric(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
     with np.errstate(divide="ignore", invalid="ignore"):
         found = np.log2(numerator / denominator)
     return np.where(np.isfinite(found), found, np.nan)
-
-
-def shares(energies: np.ndarray, filters: np.ndarray) -> np.ndarray:
-    """Return the share of the code's energy in one feature map.
-
-    Parameters
-    ----------
-    energies
-        Sums or means of all feature maps, (n, C).
-    filters
-        The feature maps, (N,).
-
-    Returns
-    -------
-    numpy.ndarray
-        (N, n); NaN where the whole code is 0.
-    """
-    total = energies.sum(axis=1)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(total > 0, energies.T[filters] / total, np.nan)

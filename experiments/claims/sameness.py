@@ -103,10 +103,7 @@ def answer(rows: Sequence[Row], layers: Sequence[str]) -> Answer:
     again = {kind: _of(rows, AGAIN, layers, kind) for kind in QUESTION.kinds}
     own = again[panels.FILTERS]
     holds = [exceeds(one, 0.75) for one in auc]
-    also = [
-        exceeds(one, max(control[index].value for control in (again[panels.UNTRAINED],)))
-        for index, one in enumerate(own)
-    ]
+    also = [exceeds(one, control.value) for one, control in zip(own, again[panels.UNTRAINED])]
     share, picture = (
         _of(rows, f"{VARIANCE} {part}", layers, panels.FILTERS) for part in ("filter", "picture")
     )

@@ -219,10 +219,6 @@ class Study:
         """Return the descriptors of panels, (N * K * S, D)."""
         return descriptor.of(self.panels(kind, layer).pictures)
 
-    def done(self, what: str) -> None:
-        """Note that a part of a measurement is finished."""
-        log.info("%s", what)
-
     # --- panels ---
 
     def place(self, layer: str) -> Place:

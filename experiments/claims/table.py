@@ -27,15 +27,20 @@ from fmi.evidence.intervals import Estimate
 
 __all__ = [
     "ALL",
+    "CHAINED",
     "CONTROLS",
+    "DIRECTIONS",
     "FILTERS",
+    "MAXIMISED",
     "NATURAL",
+    "UNTRAINED",
     "Claim",
     "Drawn",
     "Facts",
     "Group",
     "Report",
     "Row",
+    "Sentence",
     "Source",
     "Verdict",
     "chance",
@@ -62,13 +67,11 @@ __all__ = [
 ALL = "all"  # the layer of a value that is of no single layer
 FILTERS = "filters"  # the subject that the controls are compared with
 NATURAL = "natural picture"
-CONTROLS = (
-    "untrained weights",
-    "random directions",
-    "chained",
-    "activation maximisation",
-    NATURAL,
-)
+UNTRAINED = "untrained weights"
+DIRECTIONS = "random directions"
+CHAINED = "chained"
+MAXIMISED = "activation maximisation"
+CONTROLS = (UNTRAINED, DIRECTIONS, CHAINED, MAXIMISED, NATURAL)
 MOST_LINES = 10  # of the summary, its head included
 WIDTH = 100  # characters of a line of text
 MISSING = "-"  # a value that could not be measured
@@ -123,8 +126,8 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Claim:
-    """A sentence of the paper, and what was measured of it.
+class Sentence:
+    """A sentence of the paper.
 
     Attributes
     ----------
@@ -133,9 +136,23 @@ class Claim:
     title
         A few words.
     sentence
-        The paper's own words.
+        The paper's own words, with the section.
     criterion
-        What would change our mind, decided before the measurement.
+        When it holds, and so what would change our mind; decided before the measurement.
+    """
+
+    number: str
+    title: str
+    sentence: str
+    criterion: str
+
+
+@dataclass(frozen=True)
+class Claim(Sentence):
+    """A sentence of the paper, and what was measured of it.
+
+    Attributes
+    ----------
     rows
         The measured values.
     verdict
@@ -151,10 +168,6 @@ class Claim:
         If a row belongs to another claim, or if two rows have the same place.
     """
 
-    number: str
-    title: str
-    sentence: str
-    criterion: str
     rows: Tuple[Row, ...]
     verdict: Verdict
     finding: str
