@@ -303,7 +303,7 @@ class Call:
             "device_name": device_name(self.ctx),
             "network": self.network.describe(),
             "pictures": {role: picture.describe() for role, picture in self._pictures.items()},
-            "versions": versions(),
+            "versions": dict(versions()),  # a copy: records can be changed
         }
         self._init = self._read_init()
         self._mask = self._read_mask()
@@ -462,33 +462,25 @@ class Call:
         return self.truncated.code(image, self.scheme.content_layer)
 
     def style_sums(
-        self, statistic: Callable[[NDArray], NDArray], weights: Sequence[float]
+        self,
+        statistic: Callable[[NDArray], NDArray],
+        weights: Sequence[float],
+        masks: Mapping[str, Optional[NDArray]],
     ) -> Dict[str, Sums]:
         """Return a statistic for each style layer, the weighted mean over all style pictures.
 
-        With a mask, it is that of as many positions as the mask is white at.
+        With masks (:meth:`mask_at`), it is that of as many positions as they are white at.
         """
-        layers, wanted = self.scheme.style_layers, self.truncated.sizes(*self.size)
+        layers, sizes = self.scheme.style_layers, self.truncated.sizes(*self.size)
+        wanted = {name: math.prod(sizes[name]) for name in layers}
         means: Dict[str, NDArray] = {}
         for role, weight in zip([r for r in self._pictures if r != "content"], weights):
             found = self.truncated.sums(self.to_device(self._prepared(role)), statistic, layers)
             own = self.truncated.sizes(*self._size(role))
             for name in layers:
-                part = found[name] * (weight * math.prod(wanted[name]) / math.prod(own[name]))
+                part = found[name] * (weight * wanted[name] / math.prod(own[name]))
                 means[name] = part if name not in means else means[name] + part
-        return {
-            name: Sums(means[name], math.prod(wanted[name]), self._inside(name)) for name in layers
-        }
-
-    def _inside(self, layer: str) -> float:
-        """Return the number of positions of a layer that the mask is white at; all without one."""
-        mask = self.mask_at(layer)
-        if mask is None:
-            return math.prod(self.truncated.sizes(*self.size)[layer])
-        positions = float(mask.sum().asscalar())
-        if not positions > 0:
-            raise InputError("the mask is black everywhere; paint white where the style goes")
-        return positions
+        return {n: Sums(means[n], wanted[n], _white(masks[n], wanted[n])) for n in layers}
 
     def _prepared(self, role: str) -> np.ndarray:
         """Return a picture as input of the network, (1, 3, H, W)."""
@@ -767,6 +759,22 @@ class Call:
             explained=explained,
             energy_share=energy_share,
         )
+
+
+def _white(mask: Optional[NDArray], positions: int) -> float:
+    """Return at how many positions a mask (1, 1, M, N) is white; at all if there is none.
+
+    Raises
+    ------
+    InputError
+        If it is black everywhere.
+    """
+    if mask is None:
+        return positions
+    found = float(mask.sum().asscalar())
+    if not found > 0:
+        raise InputError("the mask is black everywhere; paint white where the style goes")
+    return found
 
 
 def _finite(value: float) -> Optional[float]:

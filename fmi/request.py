@@ -224,8 +224,8 @@ def purposeful(
     strength: Optional[float] = None,
 ) -> Request:
     """Ask for the transfer of the energies of style pictures (Eq. 5)."""
-    given = _Transfer("purposeful", losses.purposeful, codes.energy)
-    return given.of(content, style, style_weights, strength, keywords)
+    kind = ("purposeful", losses.purposeful, codes.energy)
+    return _transfer(*kind, content, style, style_weights, strength, keywords)
 
 
 def gatys(
@@ -236,49 +236,38 @@ def gatys(
     strength: Optional[float] = None,
 ) -> Request:
     """Ask for a style transfer with Gram matrices (Gatys et al. 2016)."""
-    given = _Transfer("gatys", losses.gatys, codes.gram)
-    return given.of(content, style, style_weights, strength, keywords)
+    kind = ("gatys", losses.gatys, codes.gram)
+    return _transfer(*kind, content, style, style_weights, strength, keywords)
 
 
-@dataclass(frozen=True)
-class _Transfer:
-    """A kind of style transfer: its name, its loss, and the statistic that it transfers."""
+def _transfer(
+    function: str,
+    loss: Callable[..., Loss],
+    statistic: Callable[[NDArray], NDArray],
+    content: Source,
+    style: Styles,
+    style_weights: Optional[Sequence[float]],
+    strength: Optional[float],
+    keywords: Mapping[str, Any],
+) -> Request:
+    several = isinstance(style, (list, tuple))
+    styles: List[Source] = list(cast(Sequence[Source], style if several else [style]))
+    weights = _shares_of(styles, style_weights)
+    roles = ["style", *(f"style_{n}" for n in range(2, len(styles) + 1))]
+    call = Call(function, [], keywords, {"content": content, **dict(zip(roles, styles))})
+    if len(styles) > 1:
+        call.record["style_weights"] = weights
+    scheme = call.scheme
+    if strength is not None:
+        share = checks.checked("strength", strength, checks.Strength)
+        call.record["strength"] = share
+        scheme = replace(scheme, alpha=2 * (1 - share) * scheme.alpha, beta=2 * share * scheme.beta)
 
-    function: str
-    loss: Callable[..., Loss]
-    statistic: Callable[[NDArray], NDArray]
+    def of_all(_: Sequence[Place]) -> Loss:
+        masks = {name: call.mask_at(name) for name in scheme.style_layers}
+        return loss(call.kept(), call.style_sums(statistic, weights, masks), scheme, masks)
 
-    def of(
-        self,
-        content: Source,
-        style: Styles,
-        style_weights: Optional[Sequence[float]],
-        strength: Optional[float],
-        keywords: Mapping[str, Any],
-    ) -> Request:
-        """Ask for a transfer."""
-        several = isinstance(style, (list, tuple))
-        styles: List[Source] = list(cast(Sequence[Source], style if several else [style]))
-        weights = _shares_of(styles, style_weights)
-        roles = ["style", *(f"style_{n}" for n in range(2, len(styles) + 1))]
-        sources = {"content": content, **dict(zip(roles, styles))}
-        call = Call(self.function, [], keywords, sources)
-        if len(styles) > 1:
-            call.record["style_weights"] = weights
-        scheme = call.scheme
-        if strength is not None:
-            share = checks.checked("strength", strength, checks.Strength)
-            call.record["strength"] = share
-            scheme = replace(
-                scheme, alpha=2 * (1 - share) * scheme.alpha, beta=2 * share * scheme.beta
-            )
-
-        def loss(_: Sequence[Place]) -> Loss:
-            masks = {name: call.mask_at(name) for name in scheme.style_layers}
-            sums = call.style_sums(self.statistic, weights)
-            return self.loss(call.kept(), sums, scheme, masks)
-
-        return _of_all(call, [Place()], loss)
+    return _of_all(call, [Place()], of_all)
 
 
 def _shares_of(styles: Sequence[Source], weights: Optional[Sequence[float]]) -> List[float]:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fmi import descent
 from fmi.networks.topology import VGG19
 
 FILTERS = (4, 5, 6, 7, 8)  # of each convolution of a block of the small network
@@ -76,6 +77,39 @@ def picture_folder(tmp_path_factory):
     for seed, name in enumerate(names):
         Image.fromarray(smooth_picture(42, 56, seed)).save(folder / f"{name}.png")
     return folder
+
+
+@pytest.fixture
+def descents(monkeypatch):
+    """The number of pictures of each descent that is begun."""
+    begun = []
+    minimise = descent.minimise
+
+    def counted(network, loss, *rest, **more):
+        begun.append(loss.pictures)
+        return minimise(network, loss, *rest, **more)
+
+    monkeypatch.setattr(descent, "minimise", counted)
+    return begun
+
+
+@pytest.fixture(scope="session")
+def init():
+    """An initial picture of the size of `picture`."""
+    return CAFFE_MEAN + np.random.RandomState(7).uniform(-20, 20, (36, 48, 3))
+
+
+@pytest.fixture
+def three_steps(small_weights, init):
+    """Keywords of three steps on the small network."""
+    return {
+        "weights": small_weights,
+        "init": init.astype(np.float32),
+        "long_edge": 48,
+        "steps": 3,
+        "stop": 0,
+        "progress": False,
+    }
 
 
 def ended(feature_map, how, at):

@@ -15,29 +15,10 @@ from fmi.errors import InputError
 from fmi.networks import catalogue
 from fmi.runs.store import Store
 
-HEIGHT, WIDTH = 36, 48
-
 
 @pytest.fixture
-def init():
-    return CAFFE_MEAN + np.random.RandomState(7).uniform(-20, 20, (HEIGHT, WIDTH, 3))
-
-
-@pytest.fixture
-def options(small_weights, init):
-    return {
-        "weights": small_weights,
-        "init": init.astype(np.float32),
-        "long_edge": WIDTH,
-        "steps": 3,
-        "stop": 0,
-        "progress": False,
-    }
-
-
-@pytest.fixture
-def from_noise(options):
-    return {name: value for name, value in options.items() if name != "init"}
+def from_noise(three_steps):
+    return {name: value for name, value in three_steps.items() if name != "init"}
 
 
 # --- directions ---
@@ -78,12 +59,12 @@ def test_the_direction_of_an_axis_is_a_filter(picture, from_noise):
     assert found[0].record["direction"] == [0, 0, 0, 1, 0]
 
 
-def test_a_direction_against_the_numpy_descent(arrays, picture, init, options):
+def test_a_direction_against_the_numpy_descent(arrays, picture, init, three_steps):
     row = directions(5, 1, seed=2)[0]
     content = codes(arrays, picture, "relu2_2")["relu2_2"]
     target = row[:, None, None] * content.sum(axis=0)
     wanted = expected(arrays, "relu2_2", init, lambda f: {"relu2_2": f["relu2_2"] - target})
-    (found,) = fmi.invert.direction(picture, "relu2_2", row, **options)
+    (found,) = fmi.invert.direction(picture, "relu2_2", row, **three_steps)
     agrees(found, wanted, init)
 
 
@@ -128,7 +109,7 @@ def test_directions_belong_to_one_layer(picture, from_noise):
 # --- activation maximisation ---
 
 
-def test_maximisation_against_the_numpy_descent(arrays, picture, init, options):
+def test_maximisation_against_the_numpy_descent(arrays, picture, init, three_steps):
     def gradient(found):
         wanted = np.zeros_like(found["relu2_2"])
         wanted[3] = -1 / wanted[3].size
@@ -137,12 +118,14 @@ def test_maximisation_against_the_numpy_descent(arrays, picture, init, options):
     # The gradients of a mean are small; the rate makes them move the picture.
     rate = {"learning_rate": 1e4, "clip": 1e30}
     wanted = expected(arrays, "relu2_2", init, gradient, rate=1e4, clip=1e30)
-    (found,) = fmi.invert.maximise(picture, "relu2_2", 3, **options, **rate)
+    (found,) = fmi.invert.maximise(picture, "relu2_2", 3, **three_steps, **rate)
     agrees(found, wanted, init)
 
 
-def test_the_loss_of_a_maximisation_is_minus_the_mean_activation(arrays, picture, init, options):
-    found = fmi.invert.maximise(picture, "relu2_2", [3, 1], **options)
+def test_the_loss_of_a_maximisation_is_minus_the_mean_activation(
+    arrays, picture, init, three_steps
+):
+    found = fmi.invert.maximise(picture, "relu2_2", [3, 1], **three_steps)
     start = (init.astype(np.float32) - CAFFE_MEAN).transpose(2, 0, 1)
     code = oracle.Network(arrays, "relu2_2").codes(start)["relu2_2"]
     for inversion, index in zip(found, [3, 1]):

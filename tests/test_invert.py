@@ -393,6 +393,13 @@ def test_weights_that_lack_the_layer(arrays, picture, tmp_path):
         fmi.invert.code(picture, "relu3_1", weights=path, **QUICK)
 
 
+def test_a_changed_record_leaves_the_next_one_as_it_is(picture, options):
+    first = fmi.invert.code(picture, "relu1_1", **options)
+    before = dict(first.record["versions"])
+    first.record["versions"]["python"] = "another"
+    assert fmi.invert.code(picture, "relu1_1", **options).record["versions"] == before
+
+
 # --- in Jupyter ---
 
 

@@ -12,25 +12,8 @@ HEIGHT, WIDTH = 36, 48
 
 
 @pytest.fixture(scope="module")
-def init():
-    return CAFFE_MEAN + np.random.RandomState(7).uniform(-20, 20, (HEIGHT, WIDTH, 3))
-
-
-@pytest.fixture(scope="module")
 def same_size_style():
     return smooth_picture(HEIGHT, WIDTH, seed=1)
-
-
-@pytest.fixture
-def options(small_weights, init):
-    return {
-        "weights": small_weights,
-        "init": init.astype(np.float32),
-        "long_edge": WIDTH,
-        "steps": 3,
-        "stop": 0,
-        "progress": False,
-    }
 
 
 def network_input(picture, white):
@@ -55,15 +38,15 @@ def agrees(inversion, wanted, init):
     assert np.abs(inversion.array - wanted).max() < 0.01
 
 
-def test_code(arrays, picture, init, options):
+def test_code(arrays, picture, init, three_steps):
     target = codes(arrays, picture, "relu3_2")["relu3_2"]
     wanted = expected(arrays, "relu3_2", init, lambda f: {"relu3_2": f["relu3_2"] - target})
-    agrees(fmi.invert.code(picture, "relu3_2", **options), wanted, init)
+    agrees(fmi.invert.code(picture, "relu3_2", **three_steps), wanted, init)
 
 
-def test_feature_map(arrays, picture, init, options):
+def test_feature_map(arrays, picture, init, three_steps):
     content = codes(arrays, picture, "relu2_2")["relu2_2"]
-    found = fmi.invert.feature_map(picture, "relu2_2", [1, 4], **options)
+    found = fmi.invert.feature_map(picture, "relu2_2", [1, 4], **three_steps)
     for index, inversion in zip([1, 4], found):
         target = np.zeros_like(content)
         target[index] = content.sum(axis=0)
@@ -73,22 +56,22 @@ def test_feature_map(arrays, picture, init, options):
         agrees(inversion, wanted, init)
 
 
-def test_feature_map_chained(arrays, picture, init, options):
-    found = fmi.invert.feature_map(picture, "relu2_2", [1, 4], chain=True, **options)
+def test_feature_map_chained(arrays, picture, init, three_steps):
+    found = fmi.invert.feature_map(picture, "relu2_2", [1, 4], chain=True, **three_steps)
     before = network_input(found[0].array, 255)
     content = oracle.Network(arrays, "relu2_2").codes(before)["relu2_2"]
     target = np.zeros_like(content)
     target[4] = content.sum(axis=0)
     wanted = expected(arrays, "relu2_2", init, lambda f: {"relu2_2": f["relu2_2"] - target})
     agrees(found[1], wanted, init)
-    unchained = fmi.invert.feature_map(picture, "relu2_2", [1, 4], **options)
+    unchained = fmi.invert.feature_map(picture, "relu2_2", [1, 4], **three_steps)
     assert np.array_equal(found[0].array, unchained[0].array)
     assert np.abs(found[1].array - unchained[1].array).max() > 0.1
 
 
-def test_random(arrays, picture, init, options):
+def test_random(arrays, picture, init, three_steps):
     content = codes(arrays, picture, "relu3_1")["relu3_1"]
-    found = fmi.invert.random(picture, "relu3_1", draws=2, seed=5, **options)
+    found = fmi.invert.random(picture, "relu3_1", draws=2, seed=5, **three_steps)
     for draw, inversion in enumerate(found):
         rate = fmi.codes.shares("normal", len(content), 5, draw, "relu3_1")
         energies = content.sum(axis=(1, 2))
@@ -100,7 +83,7 @@ def test_random(arrays, picture, init, options):
         agrees(inversion, wanted, init)
 
 
-def test_purposeful(arrays, picture, same_size_style, init, options):
+def test_purposeful(arrays, picture, same_size_style, init, three_steps):
     content = codes(arrays, picture, "relu5_1")["relu2_2"]
     wanted_codes = codes(arrays, same_size_style, "relu5_1", white=255)
 
@@ -116,10 +99,10 @@ def test_purposeful(arrays, picture, same_size_style, init, options):
         return out
 
     wanted = expected(arrays, "relu5_1", init, gradients, weight_decay=5e-3)
-    agrees(fmi.invert.purposeful(picture, same_size_style, **options), wanted, init)
+    agrees(fmi.invert.purposeful(picture, same_size_style, **three_steps), wanted, init)
 
 
-def test_gatys(arrays, picture, same_size_style, init, options):
+def test_gatys(arrays, picture, same_size_style, init, three_steps):
     content = codes(arrays, picture, "relu5_1")["relu2_2"]
     wanted_codes = codes(arrays, same_size_style, "relu5_1", white=255)
 
@@ -139,14 +122,14 @@ def test_gatys(arrays, picture, same_size_style, init, options):
         return out
 
     wanted = expected(arrays, "relu5_1", init, gradients, weight_decay=5e-3)
-    agrees(fmi.invert.gatys(picture, same_size_style, **options), wanted, init)
+    agrees(fmi.invert.gatys(picture, same_size_style, **three_steps), wanted, init)
     # Gram gradients are so large that every element is clipped; once more without clipping.
     wanted = expected(arrays, "relu5_1", init, gradients, weight_decay=5e-3, rate=1e-3, clip=1e9)
-    free = {**options, "learning_rate": 1e-3, "clip": 1e9}
+    free = {**three_steps, "learning_rate": 1e-3, "clip": 1e9}
     agrees(fmi.invert.gatys(picture, same_size_style, **free), wanted, init)
 
 
-def test_rank_match(arrays, picture, same_size_style, init, options):
+def test_rank_match(arrays, picture, same_size_style, init, three_steps):
     content = codes(arrays, picture, "relu2_1")["relu2_1"]
     other = codes(arrays, same_size_style, "relu2_1", white=255)["relu2_1"]
     target = np.zeros_like(content)
@@ -154,7 +137,7 @@ def test_rank_match(arrays, picture, same_size_style, init, options):
     for place, source in zip(by_style, by_content):
         target[place] = content[source] - content[source].mean() + other[place].mean()
     wanted = expected(arrays, "relu2_1", init, lambda f: {"relu2_1": f["relu2_1"] - target})
-    agrees(fmi.invert.rank_match(picture, same_size_style, "relu2_1", **options), wanted, init)
+    agrees(fmi.invert.rank_match(picture, same_size_style, "relu2_1", **three_steps), wanted, init)
 
 
 def test_the_oracle_itself_against_finite_differences(arrays):

@@ -36,20 +36,6 @@ def options(small_weights, store):
     return {**QUICK, "weights": small_weights, "store": store}
 
 
-@pytest.fixture
-def descents(monkeypatch):
-    """The number of pictures of each descent that is begun."""
-    begun = []
-    minimise = descent.minimise
-
-    def counted(network, loss, *rest, **more):
-        begun.append(loss.pictures)
-        return minimise(network, loss, *rest, **more)
-
-    monkeypatch.setattr(descent, "minimise", counted)
-    return begun
-
-
 def same(one, two):
     assert np.array_equal(one.array, two.array)
     assert np.array_equal(np.asarray(one.image), np.asarray(two.image))

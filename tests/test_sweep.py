@@ -37,20 +37,6 @@ def summary(folder):
     return json.loads((folder / "summary.json").read_text())
 
 
-@pytest.fixture
-def descents(monkeypatch):
-    """The number of pictures of each descent that is begun."""
-    begun = []
-    minimise = descent.minimise
-
-    def counted(network, loss, *rest, **more):
-        begun.append(loss.pictures)
-        return minimise(network, loss, *rest, **more)
-
-    monkeypatch.setattr(descent, "minimise", counted)
-    return begun
-
-
 # --- what is computed ---
 
 
@@ -152,9 +138,7 @@ def test_filters_of_each_layer(tmp_path, capsys):
 
 
 def test_a_sweep_by_several_processes_has_the_same_bytes(tmp_path):
-    # With preset fast, one and two threads differ in the last digits.
     many = ("LAYERS=relu1_1,relu1_2", "BATCH=3", "PICTURES=skimage:coffee,skimage:rocket")
-    many += ("SETTINGS=code",)
     for number in (1, 2):
         assert run(tmp_path / str(number), *TINY, *many, f"PROCESSES={number}") == 0
         assert not attack_sweep.strays(tmp_path / str(number))

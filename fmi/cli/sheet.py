@@ -46,8 +46,9 @@ def _fill(sheet: argparse.ArgumentParser) -> None:
 
 def _run(chosen: argparse.Namespace) -> int:
     from fmi import checks, invert, sheets
-    from fmi.call import Call, places_of
+    from fmi.call import places_of
     from fmi.errors import FmiError
+    from fmi.networks import catalogue
     from fmi.runs.contact import contact
 
     if chosen.columns < 1:
@@ -57,15 +58,14 @@ def _run(chosen: argparse.Namespace) -> int:
     (picture,) = inversions.sources([chosen.picture])
     options = inversions.options_of(chosen)
     text = inversions.ranges(chosen.filters)
-    given = None if text is None else checks.checked("filters", text, checks.Numbers)
-    (layer, *more), filters = places_of(chosen.layer, None, given)
+    numbers = None if text is None else checks.checked("filters", text, checks.Numbers)
+    (layer, *more), filters = places_of(chosen.layer, None, numbers)
     if more:
         raise InputError("a sheet shows one layer")
-    network = Call("feature_map", [layer], options, {"content": picture}).network
+    given = {name: options.pop(name) for name in ("network", "weights", "input") if name in options}
+    network = catalogue.load(**given, layers=[layer])
     own = network.layer(layer)
     filters = filters or list(range(own.channels))
-    for name in ("weights", "input"):  # the loaded network has them
-        options.pop(name, None)
     found = invert.feature_map(picture, layer, filters, **{**options, "network": network})
     if any(one.stopped == "interrupted" for one in found):
         raise KeyboardInterrupt

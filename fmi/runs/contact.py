@@ -31,7 +31,7 @@ def contact(
     """
     record = found[0].record
     places = range(0, len(found), columns)
-    titles = [_title(one, layer.name, shares) for one in found]
+    titles = [_title(one, shares) for one in found]
     network = record["network"]["name"]
     preset = record["settings"]["preset"]
     return Block(
@@ -42,8 +42,8 @@ def contact(
     )
 
 
-def _title(one: Inversion, layer: str, shares: bool) -> str:
-    title = f"{layer}:{one.record['filter']}"
+def _title(one: Inversion, shares: bool) -> str:
+    title = one.title
     if shares and one.energy_share is not None:
         title += f"  ({one.energy_share:.0%} of the energy)"
     return title
