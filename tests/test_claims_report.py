@@ -498,6 +498,14 @@ def test_controls_look_the_same_in_all_figures():
     assert many[FILTERS] == few[FILTERS]
 
 
+def test_subjects_share_no_colour_while_there_are_enough():
+    present = CONTROLS[:4]
+    names = [FILTERS, *present, "another filter's panels", "the filter's other top crops"]
+    look = plots.looks([Row("3", "q", ALL, name, NAN) for name in names])
+    assert len({look[name].colour for name in names}) == len(names)
+    assert len({look[name].marker for name in names}) == len(names)
+
+
 def test_plots_show_all_layers_subjects_and_quantities(written):
     folder, _, _ = written
     texts = [e.text for e in ET.parse(folder / "claim_2.svg").iter(f"{SVG}text")]

@@ -8,6 +8,7 @@ line style, so that the plots can be read in grey and with any colour vision.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import textwrap
 from dataclasses import dataclass
@@ -121,12 +122,16 @@ def looks(rows: Sequence[Row]) -> Dict[str, Look]:
     if not names:
         return {}
     main = names[0]
-    others = [*CONTROLS, *(name for name in names if name not in (*CONTROLS, main))]
+    places = {name: place for place, name in enumerate(CONTROLS) if name in names}
+    count = len(COLOURS)
+    unused = [place for place in reversed(range(count)) if place not in places.values()]
+    others = (name for name in names if name not in (*CONTROLS, main))
+    places.update(zip(others, itertools.chain(unused, itertools.count(count))))
     found = {
         name: Look(
-            COLOURS[place % len(COLOURS)], MARKERS[place % len(MARKERS)], LINES[place % len(LINES)]
+            COLOURS[place % count], MARKERS[place % len(MARKERS)], LINES[place % len(LINES)]
         )
-        for place, name in enumerate(others)
+        for name, place in places.items()
     }
     return {name: STRONGEST if name == main else found[name] for name in names}
 
@@ -225,7 +230,7 @@ class _Panel:
     @property
     def below(self) -> float:
         """Room for the labels below."""
-        return 0.3 + (0.045 * self.longest if _slanted(self.group) else 0.0)
+        return 0.3 + (0.055 * self.longest if _slanted(self.group) else 0.0)
 
 
 @dataclass(frozen=True)
@@ -306,7 +311,7 @@ def _by_layer(axes: Any, group: Group, look: Dict[str, Look]) -> None:
     axes.set_xticks(range(len(group.layers)))
     axes.set_xticklabels(
         [_shortened(_plain(layer)) for layer in group.layers],
-        **({"rotation": 30, "ha": "right", "rotation_mode": "anchor"} if _slanted(group) else {}),
+        **({"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if _slanted(group) else {}),
     )
 
 
