@@ -128,9 +128,7 @@ def looks(rows: Sequence[Row]) -> Dict[str, Look]:
     others = (name for name in names if name not in (*CONTROLS, main))
     places.update(zip(others, itertools.chain(unused, itertools.count(count))))
     found = {
-        name: Look(
-            COLOURS[place % count], MARKERS[place % len(MARKERS)], LINES[place % len(LINES)]
-        )
+        name: Look(COLOURS[place % count], MARKERS[place % len(MARKERS)], LINES[place % len(LINES)])
         for name, place in places.items()
     }
     return {name: STRONGEST if name == main else found[name] for name in names}
