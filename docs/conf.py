@@ -13,7 +13,7 @@ from docutils.utils.math.latex2mathml import tex2mathml  # noqa: E402
 
 import fmi  # noqa: E402
 
-# For the helps of the commands, which are run while the pages are built.
+# For the helps of the commands and the notebooks, which are run while the pages are built.
 os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
 os.environ["PYTHONPATH"] = str(ROOT)
 os.environ["COLUMNS"] = "88"
@@ -24,7 +24,7 @@ project_copyright = author
 release = version = fmi.__version__
 
 extensions = [
-    "myst_parser",
+    "myst_nb",  # pages in Markdown, and the notebooks with what they show
     "numpydoc",
     "sphinx.ext.autodoc",
     "sphinx.ext.viewcode",
@@ -37,6 +37,14 @@ suppress_warnings = [] if (ROOT / "docs/claims.md").exists() else ["toc.not_read
 
 myst_enable_extensions = ["dollarmath", "deflist"]
 myst_heading_anchors = 3
+
+# docs/notebooks is a link to experiments/notebooks, which are kept without output and run here.
+nb_execution_mode = "cache"
+nb_execution_in_temp = True
+nb_execution_timeout = 600
+nb_execution_raise_on_error = True
+nb_output_stderr = "remove"  # what libraries log about this machine, such as its fonts
+nb_ipywidgets_js = {}  # a slider needs a kernel; and pages load nothing from elsewhere
 
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"

@@ -56,7 +56,7 @@ def card(png: bytes, title: str, losses: Sequence[float], facts: Mapping[str, ob
         Names and values of the table.
     """
     rows = "".join(
-        f'<tr><th style="text-align:left">{html.escape(name)}</th>'
+        f'<tr><th style="text-align:left;padding-right:1em">{html.escape(name)}</th>'
         f'<td style="text-align:left">{html.escape(str(value))}</td></tr>'
         for name, value in facts.items()
     )

@@ -269,7 +269,7 @@ def test_each_dependency_is_explained():
 
 
 def test_the_pages_are_built_without_a_warning(tmp_path):
-    for module in ("sphinx", "myst_parser", "numpydoc", "furo", "sphinxcontrib.programoutput"):
+    for module in ("sphinx", "myst_nb", "numpydoc", "furo", "sphinxcontrib.programoutput"):
         try:
             found = importlib.util.find_spec(module)
         except ModuleNotFoundError:
@@ -285,6 +285,8 @@ def test_the_pages_are_built_without_a_warning(tmp_path):
         "--keep-going",
         "-d",
         f"{tmp_path}/trees",
+        "-D",
+        "nb_execution_mode=off",  # tests/test_notebooks.py runs them
     ]
     done = subprocess.run(
         [*command, "-b", "html", str(DOCS), f"{tmp_path}/html"],
