@@ -1,15 +1,19 @@
-"""Kill sweeps at random moments, go on with them, and compare what comes out.
+"""Kill sweeps at random moments or damage their stores, go on, and compare what comes out.
 
 ``python tests/attack_sweep.py --kills 30 --seed 1`` ends a small sweep of the embedded network by
 kill -9 at random moments, also inside a descent and in the middle of a snapshot, by one process
-and by two, of which sometimes a worker alone is killed. The last run is left in peace; its results
-must be those of a sweep that never was killed. It prints figures, and exits with 1 if one is wrong.
+and by two, of which sometimes a worker alone is killed. With ``--dask``, dask's workers compute it,
+those of this machine or of a scheduler, and the sweep, a worker or the scheduler is killed. The
+last run is left in peace; its results must be those of a sweep that never was killed.
+``--damages 50`` changes, cuts or removes a file of the store at random before each of as many runs.
+It prints figures, and exits with 1 if one is wrong.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import random
 import re
 import subprocess
@@ -18,13 +22,14 @@ import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Dict, Iterable, List, Optional, Sequence
+from typing import Dict, Iterable, List, Optional, Sequence, Tuple
 
 import psutil
 from attack import environment
 
 from fmi import files
-from fmi.runs.store import FILES, Store
+from fmi.runs import sweep
+from fmi.runs.store import FILES, MANIFEST, Store
 
 SECONDS = 300  # of a run that is left in peace
 OFTEN = (
@@ -34,6 +39,14 @@ OFTEN = (
 SCRIPT = (
     OFTEN + "from fmi.runs import workers; from fmi.cli import main;"
     f"workers.COMMAND = {OFTEN!r} + workers.COMMAND; sys.exit(main(sys.argv[1:]))"
+)
+SCHEDULER = (
+    *(sys.executable, "-m", "distributed.cli.dask_scheduler"),
+    *("--host", "127.0.0.1", "--port", "0", "--dashboard-address", ":0"),
+)
+WORKER = (
+    *(sys.executable, "-m", "distributed.cli.dask_worker"),
+    *("--nthreads", "1", "--no-nanny", "--no-dashboard", "--memory-limit", "0"),
 )
 SMALL = (
     *("weights: embedded", "pictures: [skimage:coffee]", "layers: [relu1_2, relu3_1]"),
@@ -55,8 +68,10 @@ class Figures:
         How many descents were continued from a snapshot.
     panels
         Number of panels of the sweep.
+    damages, mended
+        How many files were damaged, and how many of their results were computed again.
     twice
-        How many panels were computed again after they had been finished.
+        How many panels were computed again although they were finished and whole.
     different
         How many results have other bytes than those of a sweep that never was killed.
     strays
@@ -67,6 +82,8 @@ class Figures:
     inside: int = 0
     continued: int = 0
     panels: int = 0
+    damages: int = 0
+    mended: int = 0
     twice: int = 0
     different: int = 0
     strays: List[str] = field(default_factory=list)
@@ -74,7 +91,8 @@ class Figures:
     @property
     def right(self) -> bool:
         """Whether nothing is wrong."""
-        return not (self.twice or self.different or self.strays) and self.panels > 0
+        wrong = self.twice or self.different or self.strays or self.mended < self.damages
+        return not wrong and self.panels > 0
 
 
 def written(folder: Path, *lines: str) -> Path:
@@ -84,11 +102,18 @@ def written(folder: Path, *lines: str) -> Path:
     return path
 
 
+def often(folder: Path) -> Dict[str, str]:
+    """Return an environment in which dask's workers write many snapshots."""
+    preload = folder / "often.py"
+    preload.write_text(OFTEN)
+    return {**environment(), "DASK_DISTRIBUTED__WORKER__PRELOAD": str(preload)}
+
+
 def start(file: Path, folder: Path, *words: str) -> subprocess.Popen:
     """Start a sweep that writes many snapshots."""
     return subprocess.Popen(
         [sys.executable, "-c", SCRIPT, "sweep", str(file), f"RESULTS={folder}", *words],
-        env=environment(),
+        env=often(file.parent),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
@@ -127,7 +152,36 @@ def strays(folder: Path) -> List[str]:
     return found
 
 
-def attack(base: Path, kills: int, seed: int, style: Sequence[str] = ()) -> Figures:
+class Machines(contextlib.ExitStack):
+    """A scheduler of dask.distributed and two workers, each a process of its own."""
+
+    def __init__(self, base: Path) -> None:
+        super().__init__()
+        told = base / f"scheduler{time.time_ns()}.json"
+        self.env = {**often(base), "OMP_NUM_THREADS": "1"}
+        words = ("--scheduler-file", str(told))
+        self.scheduler = self._begin(*SCHEDULER, *words)
+        while not told.exists():
+            time.sleep(0.05)
+        self.address = json.loads(told.read_text())["address"]
+        self.workers = [self._begin(*WORKER, self.address) for _ in range(2)]
+
+    def _begin(self, *command: str) -> subprocess.Popen:
+        quiet = subprocess.DEVNULL
+        process = subprocess.Popen(command, env=self.env, stdout=quiet, stderr=quiet)
+        self.callback(process.wait)
+        self.callback(process.kill)
+        return process
+
+    @property
+    def whole(self) -> bool:
+        """Whether all of them run."""
+        return all(one.poll() is None for one in (self.scheduler, *self.workers))
+
+
+def attack(
+    base: Path, kills: int, seed: int, style: Sequence[str] = (), dask: bool = False
+) -> Figures:
     """Kill a sweep some times, let it end, and compare it with one that never was killed.
 
     Parameters
@@ -140,43 +194,117 @@ def attack(base: Path, kills: int, seed: int, style: Sequence[str] = ()) -> Figu
         Seed of the moments.
     style
         Further lines of the YAML file.
+    dask
+        Whether dask's workers compute the sweep.
     """
     file, chance, found = written(base, *style), random.Random(seed), Figures()
+    wanted, seconds = peaceful(base, file)
+    folder, number = base / "killed", 0
+    with contextlib.ExitStack() as running:
+        machines: Optional[Machines] = None
+        while found.kills < kills:
+            store, before = Store(folder / "store"), _times(folder)
+            if len(wanted) == len(results(folder)):  # begin another one
+                _last(found, wanted, file, folder)
+                number += 1
+                folder = base / f"killed{number}"
+                continue
+            processes = chance.choice((1, 1, 2))
+            words = [f"PROCESSES={processes}"]
+            remote = dask and chance.random() < 0.6
+            if remote:
+                if machines is None or not machines.whole:
+                    machines = running.enter_context(Machines(base))
+                words = ["--scheduler", machines.address]
+            elif dask:
+                processes, words = 2, ["--workers", "2"]
+            with start(file, folder, *words) as process:
+                if found.kills % 5:  # the others mostly while modules are imported
+                    begun(process, folder)
+                time.sleep(chance.uniform(0, 0.7) * seconds)
+                victims = [psutil.Process(process.pid)] if process.poll() is None else []
+                alone = chance.random() < 0.5  # a worker alone, whose task another one takes over
+                if victims and remote and machines is not None:
+                    others = (process, machines.scheduler, *machines.workers)
+                    victims = [psutil.Process(chance.choice(others).pid)]
+                elif victims and processes > 1 and alone:
+                    victims = _workers(victims[0]) or victims
+                for victim in victims[:1]:
+                    found.kills += 1
+                    found.inside += any(store.snapshots.glob("*.npz"))
+                    victim.kill()
+                _, error = process.communicate(timeout=SECONDS)
+            found.continued += len(re.findall("continuing after step", error))
+            found.twice += sum(
+                time != before[name] for name, time in _times(folder, before).items()
+            )
+            if "Traceback" in error:
+                raise AssertionError(error)
+    _last(found, wanted, file, folder)
+    return found
+
+
+def _workers(process: psutil.Process) -> List[psutil.Process]:
+    """Return the processes that a sweep has started to compute."""
+    found = []
+    for child in process.children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if "resource_tracker" not in " ".join(child.cmdline()):
+                found.append(child)
+    return found
+
+
+def peaceful(base: Path, file: Path) -> Tuple[Dict[str, str], float]:
+    """Let a sweep alone; return its results, and how long it computed them in seconds."""
     with start(file, base / "whole", "PROCESSES=1") as process:
         begun(process, base / "whole")
         began = time.monotonic()
         _, error = process.communicate(timeout=SECONDS)
-    seconds = time.monotonic() - began
-    wanted = results(base / "whole")
-    if process.returncode or not wanted:
+    found = results(base / "whole")
+    if process.returncode or not found:
         raise AssertionError(error)
-    folder, number = base / "killed", 0
-    while found.kills < kills:
-        store, before = Store(folder / "store"), _times(folder)
-        if len(wanted) == len(results(folder)):  # begin another one
-            _last(found, wanted, file, folder)
-            number += 1
-            folder = base / f"killed{number}"
-            continue
-        processes = chance.choice((1, 1, 2))
-        with start(file, folder, f"PROCESSES={processes}") as process:
-            if found.kills % 5:  # the others mostly while modules are imported
-                begun(process, folder)
-            time.sleep(chance.uniform(0, 0.7) * seconds)
-            victims = [psutil.Process(process.pid)] if process.poll() is None else []
-            alone = chance.random() < 0.5  # a worker alone, whose task another one takes over
-            if victims and processes > 1 and alone:
-                victims = victims[0].children() or victims
-            for victim in victims[:1]:
-                found.kills += 1
-                found.inside += any(store.snapshots.glob("*.npz"))
-                victim.kill()
-            _, error = process.communicate(timeout=SECONDS)
-        found.continued += len(re.findall("continuing after step", error))
-        found.twice += sum(time != before[name] for name, time in _times(folder, before).items())
-        if "Traceback" in error:
-            raise AssertionError(error)
-    _last(found, wanted, file, folder)
+    return found, time.monotonic() - began
+
+
+def damage(base: Path, damages: int, seed: int) -> Figures:
+    """Damage the store of a finished sweep, and let it be mended, some times over.
+
+    Parameters
+    ----------
+    base
+        An empty folder.
+    damages
+        How often.
+    seed
+        Seed of the damages: a byte is changed, or a file is cut, removed or made longer.
+    """
+    file, chance, found = written(base), random.Random(seed), Figures()
+    wanted, _ = peaceful(base, file)
+    folder = base / "whole"
+    experiment = sweep.read(file, [f"RESULTS={folder}", "PROCESSES=1"])
+    for _ in range(damages):
+        before = _times(folder)
+        name = chance.choice(sorted(before))
+        path = Store(folder / "store").path(name) / chance.choice((*FILES, MANIFEST))
+        data = bytearray(path.read_bytes())
+        way = chance.randrange(4)
+        if way == 0:
+            data[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
+        elif way == 1:
+            del data[chance.randrange(len(data)) :]
+        elif way == 2:
+            data += chance.randbytes(chance.randrange(1, 100))
+        path.unlink()
+        if way < 3:
+            path.write_bytes(data)
+        sweep.sweep(experiment)
+        after = _times(folder)
+        found.damages += 1
+        found.mended += after[name] != before[name]
+        found.twice += sum(after[other] != before[other] for other in before if other != name)
+        found.different += len(set(wanted.items()) ^ set(results(folder).items()))
+        found.strays += strays(folder)
+    found.panels = len(wanted) // 3
     return found
 
 
@@ -216,9 +344,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=str(__doc__).split("\n", maxsplit=1)[0])
     parser.add_argument("--kills", type=int, default=30)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--dask", action="store_true", help="dask's workers compute the sweeps")
+    parser.add_argument("--damages", type=int, help="damage stores in place of killing sweeps")
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as base:
-        found = attack(Path(base), chosen.kills, chosen.seed)
+        if chosen.damages:
+            found = damage(Path(base), chosen.damages, chosen.seed)
+        else:
+            found = attack(Path(base), chosen.kills, chosen.seed, dask=chosen.dask)
     for name, value in vars(found).items():
         print(f"{name:<12}{value}")
     return 0 if found.right else 1

@@ -253,3 +253,13 @@ def test_a_worker_that_would_compute_other_pictures(tmp_path, workers, monkeypat
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1 and "relu" in lines[0] and "same versions" in lines[0]
     assert not Store(tmp_path / "store").names()
+
+
+def test_workers_that_cannot_begin(tmp_path, monkeypatch, capsys):
+    def fail(**_):
+        raise RuntimeError("Nanny failed to start.")  # as if it was killed at this moment
+
+    monkeypatch.setattr(distributed, "LocalCluster", fail)
+    assert run(tmp_path, *TINY, *FEW, "--workers", "2") == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1 and "cannot begin" in lines[0] and "Nanny" in lines[0]

@@ -287,15 +287,16 @@ def _local(distributed: Any, number: int, run: Run) -> Any:
     threads = max(1, int(variables.threads()) // number)
     workers = "a worker" if number == 1 else f"{number} workers"
     log.info("sweep: %s with %d thread%s each", workers, threads, "" if threads == 1 else "s")
-    return distributed.LocalCluster(
-        n_workers=number,
-        threads_per_worker=1,
-        processes=True,
-        memory_limit=0,  # a descent keeps to the memory that it may use
-        env={"OMP_NUM_THREADS": str(threads)},  # set before MXNet is imported
-        dashboard_address=":0",
-        silence_logs=logging.CRITICAL,
-    )
+    with _reported("the workers cannot begin"):  # one was killed at this moment, for example
+        return distributed.LocalCluster(
+            n_workers=number,
+            threads_per_worker=1,
+            processes=True,
+            memory_limit=0,  # a descent keeps to the memory that it may use
+            env={"OMP_NUM_THREADS": str(threads)},  # set before MXNet is imported
+            dashboard_address=":0",
+            silence_logs=logging.CRITICAL,
+        )
 
 
 def _has_bokeh() -> bool:
