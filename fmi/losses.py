@@ -30,7 +30,6 @@ __all__ = [
     "gatys",
     "gram",
     "inner_products",
-    "masked",
     "purposeful",
     "squared_length",
 ]
@@ -96,6 +95,8 @@ class Term:
         over the positions. ``None`` means neither; the code is then needed as a whole.
     squared
         Whether the term is a squared error; otherwise, it is an inner product.
+    mask
+        Mask (1, 1, M, N) by which the code is multiplied first, if there is one.
     """
 
     layer: str
@@ -104,10 +105,15 @@ class Term:
     weight: float
     positions: Optional[Literal["each", "summed"]] = None
     squared: bool = True
+    mask: Optional[NDArray] = None
 
     def __call__(self, code: NDArray) -> NDArray:
         """Return the loss (B,) of a code (B, C, M, N)."""
-        return self.of(self.statistic(code))
+        return self.of(self.measured(code))
+
+    def measured(self, code: NDArray) -> NDArray:
+        """Return the statistic (B, ...) of a code (B, C, M, N), inside the mask."""
+        return self.statistic(code if self.mask is None else mx.nd.broadcast_mul(code, self.mask))
 
     def of(self, statistic: NDArray) -> NDArray:
         """Return the loss (B,) of a statistic (B, ...)."""
@@ -274,24 +280,8 @@ def _transfer(
         sums = style[layer]
         weight = scheme.beta * scheme.style(int(sums.values.shape[1]), sums.wanted)
         own = term(layer, sums.values * (sums.wanted / sums.positions), weight)
-        mask = masks.get(layer)
-        loss = loss + (own if mask is None else masked(own, mask))
+        loss = loss + Loss(tuple(replace(one, mask=masks.get(layer)) for one in own.terms))
     return loss
-
-
-def masked(loss: Loss, mask: NDArray) -> Loss:
-    """Return a loss whose statistics are those of the code times a mask (1, 1, M, N).
-
-    The code is then needed as a whole: it cannot be computed in tiles.
-    """
-
-    def inside(term: Term) -> Term:
-        def statistic(code: NDArray) -> NDArray:
-            return term.statistic(mx.nd.broadcast_mul(code, mask))
-
-        return replace(term, statistic=statistic, positions=None)
-
-    return Loss(tuple(inside(term) for term in loss.terms))
 
 
 def extent(values: NDArray) -> Tuple[int, int]:

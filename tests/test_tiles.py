@@ -55,6 +55,9 @@ def problem(whole, size, pictures=2, seed=0):
         scale = 1 / code[0, 0].size
         loss = loss + losses.energy(name, codes.energy(code), scale)
         loss = loss + losses.gram(name, codes.gram(code), 1e-4 * scale)
+        mask = mx.nd.array(random.rand(1, 1, *code.shape[2:]))
+        for term in losses.gram(name, codes.gram(code * mask), 1e-4 * scale).terms:
+            loss = loss + losses.Loss((dataclasses.replace(term, mask=mask),))
     return image, loss
 
 
@@ -460,7 +463,9 @@ def test_the_same_picture_after_20_steps(function, size, plans, style):
             return fmi.invert.random(content, "relu2_2", draws=2, **options, **more)
         if function == "rank_match":
             return [fmi.invert.rank_match(content, style, "relu2_2", **options, **more)]
-        transfer = getattr(fmi.invert, function)
+        transfer, mask = getattr(fmi.invert, function), np.zeros(size, np.uint8)
+        mask[50:220, 100:] = 255
+        more["mask"] = mask if size[0] % 2 else None
         return [transfer(content, style, style_layers=STYLE_LAYERS, **options, **more)]
 
     whole = compute()

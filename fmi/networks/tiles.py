@@ -396,8 +396,7 @@ class Tiled(Truncated):
                 if term.layer not in tile.inside:
                     continue
                 if term.positions == "summed":
-                    code = tile.inside[term.layer].of(codes[term.layer])
-                    sums[-1][place] = term.statistic(code)
+                    sums[-1][place] = _statistic(tile, term)(codes[term.layer])
                 else:
                     losses.append(_within(tile, term)(codes[term.layer]))
             mx.nd.waitall()
@@ -440,12 +439,19 @@ def _within(tile: Tile, term: Term, target: Optional[NDArray] = None) -> Term:
 
     If the statistic is a sum over positions, `target` must be given.
     """
-    window = tile.inside[term.layer]
     return replace(
         term,
-        statistic=lambda code: term.statistic(window.of(code)),
+        statistic=_statistic(tile, term),
         target=tile.positions[term.layer].of(term.target) if target is None else target,
+        mask=None,
     )
+
+
+def _statistic(tile: Tile, term: Term) -> Callable[[NDArray], NDArray]:
+    """Return the statistic of the positions of a tile as a function of the code of its crop."""
+    window, mask = tile.inside[term.layer], term.mask
+    own = replace(term, mask=None if mask is None else tile.positions[term.layer].of(mask))
+    return lambda code: own.measured(window.of(code))
 
 
 def _check(loss: Loss) -> None:
