@@ -130,7 +130,8 @@ def test_targets():
             "batch": [{"batch": 1, "per_picture": 2.0}, {"batch": 5, "per_picture": 1.0}],
         }
     }
-    rows = bench.targets([{"layer": "relu3_2", "contenders": found}], growth, apply=True)
+    table = {"layer": "relu3_2", "contenders": found}
+    rows = bench.targets([table], growth, apply=True, amx=True)
     values = {row["what"]: (row["value"], row["met"]) for row in rows}
     assert values == {
         "PyTorch float32, channels_last / fmi": (1.2, True),
@@ -144,6 +145,10 @@ def test_targets():
         "exponent of memory against pixels": (None, None),
         "a picture in a batch of 5 / alone": (0.5, True),
     }
+    slower = {**table, "contenders": {**found, "2016 loop": result(0.7, 0.5)}}
+    for amx, met in ((True, False), (False, True)):
+        others = bench.targets([slower], growth, apply=True, amx=amx)
+        assert [r["met"] for r in others if r["what"] == "2016 loop / fmi bfloat16"] == [met]
     lines = bench.target_lines(rows, bench.FULL)
     assert lines[0].split() == ["target", "measured", "wanted"]
     assert any("2016 loop / fmi bfloat16" in x and x.endswith("  met") for x in lines)
@@ -153,7 +158,7 @@ def test_targets():
 
 def test_targets_are_not_for_a_quick_run():
     found = {"fmi float32": result(1.0, 0.1)}
-    rows = bench.targets([{"layer": "relu5_1", "contenders": found}], {}, apply=False)
+    rows = bench.targets([{"layer": "relu5_1", "contenders": found}], {}, apply=False, amx=True)
     assert {row["met"] for row in rows} == {None}
     lines = bench.target_lines(rows, bench.QUICK)
     assert lines[0].startswith("The targets are for 512 x 383 pixels and full width, not for")
