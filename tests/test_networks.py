@@ -29,7 +29,6 @@ MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
 ZOO = [
     "alexnet",
     "vgg11_bn",
-    "vgg16",
     "resnet18_v1",
     "resnet18_v2",
     "squeezenet1.1",
