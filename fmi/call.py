@@ -86,8 +86,8 @@ class Options:
         an :class:`fmi.networks.base.Input`. If ``None``, ``"imagenet"`` is assumed.
     settings
         ``"code"`` (the authors' code of 2016), ``"paper"``, ``"fast"``, or a Settings. If
-        ``None``, ``"code"`` is used for the VGG networks of 2014, and ``"fast"``, which is
-        scale-free, for other networks.
+        ``None``, ``"code"`` is used for the VGG networks of 2014 and the embedded network, and
+        ``"fast"``, which is scale-free, for all others, such as ``"vgg16-hed"``.
     seed
         Seed of the initial picture and of random draws.
     init

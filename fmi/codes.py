@@ -1,7 +1,8 @@
 """Operations on codes: Eq. 2, Eq. 3, energies, Gram matrices, rank matching.
 
 A code contains the activations of a layer, an array of shape (B, C, M, N): B pictures, C feature
-maps with M x N positions. All functions take and return arrays and have no side effects.
+maps with M x N positions. No function modifies a code. Random shares and directions are NumPy
+arrays.
 """
 
 from __future__ import annotations

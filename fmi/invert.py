@@ -5,10 +5,11 @@
 >>> panels[0].save("relu3_2_filter0.png")  # doctest: +SKIP
 
 A picture is a path, a PIL image, or an array of 8-bit values: (H, W, 3) RGB, (H, W) grey or
-(H, W, 4) RGBA. Several layers can be given instead of one (also as ``layers=``); their codes are
-then inverted together, as in the 2016 code. All functions accept the same further keywords: those
-of :class:`fmi.call.Options`, and every field of :class:`fmi.settings.Settings` that overrides the
-value of the preset (for style transfer, also of :class:`fmi.settings.Transfer`):
+(H, W, 4) RGBA. Except in :func:`direction`, several layers can be given instead of one; their codes
+are then inverted together, as in the 2016 code. All functions accept the same further keywords:
+those of :class:`fmi.call.Options`, and every field of :class:`fmi.settings.Settings` with a single
+value, which overrides that of the preset (for style transfer, also of
+:class:`fmi.settings.Transfer`):
 ``long_edge=256, steps=100, stop=0, denoise=0, pool="max" ...``.
 """
 
@@ -56,6 +57,8 @@ def code(
 ) -> Inversion:
     """Invert a code: compute a picture with the same code as `picture`.
 
+    This is Eq. 1 with the unmodified code as target (Mahendran & Vedaldi 2015).
+
     Parameters
     ----------
     picture
@@ -64,6 +67,11 @@ def code(
         One or several layers, such as ``"relu3_2"``.
     **keywords
         See :class:`fmi.call.Options` and :class:`fmi.settings.Settings`.
+
+    Returns
+    -------
+    Inversion
+        The picture, (H, W, 3) float32 RGB on the 0-255 scale, with its losses and its record.
 
     Raises
     ------
@@ -259,7 +267,9 @@ def purposeful(
     Raises
     ------
     fmi.errors.InputError
-        As for :func:`code`.
+        As for :func:`code`, and if there is no style picture, if `style_weights` are not one
+        number for each of them or are all 0, if `strength` is not between 0 and 1, or if the mask
+        is black everywhere.
     """
     return request.purposeful(content, style, keywords, style_weights, strength).compute()[0]
 

@@ -236,10 +236,12 @@ def purposeful(
     scheme: Transfer,
     masks: Mapping[str, Optional[NDArray]] = NO_MASKS,
 ) -> Loss:
-    """Return the loss ``alpha ||F - P||^2 + beta ||F I - S I||^2`` (Eq. 5, PMCI).
+    """Return the loss ``alpha a ||F - P||^2 + beta b ||F I - S I||^2`` (Eq. 5, PMCI).
 
     P is the code of the content picture at the content layer. S I are the sums of the feature maps
-    of the style picture; the second term is summed over the style layers.
+    of the style picture, rescaled to the number of positions of the content picture; the second
+    term is summed over the style layers. The factors a and b are ``scheme.content`` and
+    ``scheme.style``: 1 and 1 in Eq. 5, ``1 / (2 MN)`` and ``1 / (2 C MN)`` in the 2016 code.
 
     Parameters
     ----------
@@ -261,9 +263,11 @@ def gatys(
     scheme: Transfer,
     masks: Mapping[str, Optional[NDArray]] = NO_MASKS,
 ) -> Loss:
-    """Return the loss ``alpha ||F - P||^2 + beta ||F F^T - S S^T||^2`` (Gatys et al. 2016).
+    """Return the loss ``alpha a ||F - P||^2 + beta b ||F F^T - S S^T||^2`` (Gatys et al. 2016).
 
-    The parameters are those of :func:`purposeful`; Gram matrices replace the energies.
+    The parameters are those of :func:`purposeful`; Gram matrices replace the energies. The factors
+    a and b are ``1 / 2`` and ``1 / (4 C^2 (MN)^2)`` in Gatys et al. 2016, and ``1 / 2`` and
+    ``1 / (4 C^2 MN)`` in the 2016 code.
     """
     return _transfer(content, style, scheme, gram, masks)
 

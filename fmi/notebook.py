@@ -63,7 +63,8 @@ def card(png: bytes, title: str, losses: Sequence[float], facts: Mapping[str, ob
     return (
         '<div style="display:flex;flex-wrap:wrap;gap:1em;align-items:flex-start">'
         f"<div>{_image(png, title)}</div>"
-        f"<div><div><b>{html.escape(title)}</b></div>{curve(losses)}<table>{rows}</table></div></div>"
+        f"<div><div><b>{html.escape(title)}</b></div>{curve(losses)}"
+        f"<table>{rows}</table></div></div>"
     )
 
 

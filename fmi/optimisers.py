@@ -104,8 +104,8 @@ def learning_rate(settings: Settings, step: int) -> float:
     """Return the learning rate of a step, starting at 1.
 
     With the schedule ``"steps"``, it is multiplied by `decay` every `decay_every` steps. With
-    ``"cosine"``, it follows half a cosine wave that reaches 0 after the last step. Before, it rises
-    in a line during the share `warm_up` of the steps.
+    ``"cosine"``, it follows half a cosine wave that reaches 0 after the last step. Before that, it
+    rises linearly during the first `warm_up` (a share) of the steps.
     """
     before = settings.warm_up * settings.steps
     if step <= before:
@@ -144,13 +144,15 @@ def update(
 ) -> NDArray:
     """Return the pictures after one step, and update the velocity in place.
 
-    ``v <- momentum v - rate (g + weight_decay x)``, ``x <- x + v``, where g is the gradient, either
-    clipped element by element (2016 code) or :func:`scaled`.
+    ``v <- momentum v - rate (g + weight_decay x)``, ``x <- x + v``, where x is the picture minus
+    the mean colour, and g is the gradient, either clipped element by element (2016 code) or
+    :func:`scaled`.
 
     Parameters
     ----------
     image, gradient, velocity
-        Arrays (B, 3, H, W); `velocity` is modified.
+        Arrays (B, 3, H, W). The pictures are RGB on the 0-255 scale with the mean subtracted, the
+        velocity has the same unit, and the gradient is that of the loss. `velocity` is modified.
     settings
         Learning rate, momentum, clip and so on.
     step

@@ -2,7 +2,8 @@
 
 ``CODE`` reproduces the authors' published code of 2016 (github.com/xzqjack/FeatureMapInversion),
 which drew the published figures. ``PAPER`` follows the text of arXiv 1608.04170; values that the
-text does not specify are those of CODE. ``FAST`` has the objective of CODE and a faster descent.
+text does not specify are those of CODE, except for resizing and the value of white. ``FAST`` has
+the objective of CODE and a faster descent.
 """
 
 from __future__ import annotations
@@ -188,7 +189,7 @@ CODE = Settings(
     batch=0,  # not in the 2016 code, which computes one picture at a time
 )
 
-# Only values that differ in the text of the paper.
+# Only values that differ from CODE: those of the text, and those marked "not specified".
 PAPER = replace(
     CODE,
     preset="paper",

@@ -52,11 +52,11 @@ def gap(features: np.ndarray, largest: int = 5, references: int = 20, seed: int 
         Array (n, D): D numbers about each of n pictures. All that matters is their distances, so
         that numbers of different units should be standardised before.
     largest
-        The largest number of clusters to be thought of.
+        The largest number of clusters that is considered.
     references
         The number of data sets without clusters.
     seed
-        What these data sets and k-means begin from.
+        Seed of these data sets and of k-means.
 
     Raises
     ------

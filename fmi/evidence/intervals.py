@@ -103,7 +103,7 @@ def bootstrap(
     sizes
         The number of units of each axis, at least two.
     resamples, seed
-        The number of draws, and what they follow from.
+        Number of draws, and seed of the random numbers.
     confidence
         The confidence of the interval.
     bounds

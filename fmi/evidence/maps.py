@@ -35,7 +35,8 @@ def in_batches(
 ) -> Iterator[Tuple[range, Dict[str, NDArray]]]:
     """Yield the codes of pictures, several of one size at a time.
 
-    The pooling is the default of :mod:`fmi.invert`: average pooling, sizes rounded down.
+    The network uses average pooling with sizes rounded down, unlike :mod:`fmi.invert`, whose
+    presets round them up.
 
     Parameters
     ----------
