@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import (
     Any,
@@ -546,7 +546,7 @@ class Call:
         """Check `mask` and add it to the record; return it as (H, W) from 0 to 1."""
         if self.options.mask is None:
             return None
-        pixels = pictures.first_picture(pictures.read(self.options.mask), self.size)
+        pixels = pictures.first_picture(pictures.read(self.options.mask), self.size, "the mask")
         values = pixels.mean(axis=2) / 255
         self.record["mask"] = files.array_digest(values)
         return values
@@ -686,7 +686,7 @@ class Call:
                 self.to_device(self._first()),
                 self.settings,
                 self.network.mean,
-                self.options.callback,
+                self._callback(),
                 self.options.progress,
                 self._label(places),
                 finished,
@@ -722,6 +722,27 @@ class Call:
         which = ",".join(filter(None, map(str, places)))
         return " ".join(part for part in (self.record["function"], where, which) if part)
 
+    def _coloured(self, images: np.ndarray) -> np.ndarray:
+        """Return pictures (B, 3, H, W), with the content's colours if these are to be kept."""
+        if not self.options.preserve_color:
+            return images
+        mean = self.network.mean
+        content = pictures.to_rgb(self._prepared("content")[0], mean)
+        arrays = [pictures.with_colours(pictures.to_rgb(one, mean), content) for one in images]
+        return np.concatenate([pictures.from_rgb(array, mean) for array in arrays])
+
+    def _callback(self) -> Optional[descent.Callback]:
+        """Return the callback, which is shown pictures with the colours that they will have."""
+        given = self.options.callback
+        if given is None or not self.options.preserve_color:
+            return given
+
+        def show(state: descent.State) -> None:
+            coloured = self.to_device(self._coloured(state.image.asnumpy()))
+            given(replace(state, image=coloured))
+
+        return show
+
     def _reached(
         self, done: descent.Descent, loss: Loss, place: Place
     ) -> Tuple[Optional[float], Optional[float]]:
@@ -729,7 +750,7 @@ class Call:
         if done.stopped not in FINISHED:
             return None, None
         self.truncated.free()  # room for another batch
-        image = self.to_device(done.image[None])
+        image = self.to_device(self._coloured(done.image[None]))
         explained = loss.explained(self.truncated.losses(image, loss)).asscalar()
         shares = []
         if place.filter is not None:
@@ -745,12 +766,8 @@ class Call:
         explained: Optional[float],
         energy_share: Optional[float],
     ) -> Inversion:
-        array = pictures.to_rgb(found.image, self.network.mean)
-        if self.options.preserve_color:
-            content = pictures.to_rgb(self._prepared("content")[0], self.network.mean)
-            array = pictures.with_colours(array, content)
         return Inversion(
-            array=array,
+            array=pictures.to_rgb(self._coloured(found.image[None])[0], self.network.mean),
             loss=found.loss,
             change=found.change,
             stopped=found.stopped,

@@ -357,7 +357,7 @@ def to_network(
     return from_rgb(unit * scale, mean)
 
 
-def first_picture(init: Any, size: Tuple[int, int]) -> np.ndarray:
+def first_picture(init: Any, size: Tuple[int, int], name: str = "init") -> np.ndarray:
     """Return the initial picture of a descent, given the argument `init`.
 
     Parameters
@@ -367,6 +367,8 @@ def first_picture(init: Any, size: Tuple[int, int]) -> np.ndarray:
         0-255 scale, whose values may lie outside of this range, up to +-:data:`LARGEST`.
     size
         Height and width of the result. Pictures of another size are resized, which is logged.
+    name
+        What it is, for the log.
 
     Returns
     -------
@@ -395,7 +397,8 @@ def first_picture(init: Any, size: Tuple[int, int]) -> np.ndarray:
         return values
     from skimage.transform import resize  # slow to import
 
-    log.info("resizing init from %d x %d to %d x %d pixels", *values.shape[1::-1], *size[::-1])
+    text = "resizing %s from %d x %d to %d x %d pixels"
+    log.info(text, name, *values.shape[1::-1], *size[::-1])
     resized = resize(values, size, order=1, mode="edge", anti_aliasing=True, preserve_range=True)
     return np.asarray(resized, dtype=np.float32)
 

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from typing import Any, Dict, Mapping
 
-__all__ = ["IGNORED", "key", "shaping"]
+__all__ = ["IGNORED", "key", "renamed", "shaping"]
 
 # Entries of records that do not shape a result: names, and versions covered by `fmi_source`.
-IGNORED = {
-    "settings": ("preset", "batch"),
+NAMES = {
     "network": ("name", "source", "verified", "embedded", "default_settings"),
-    "versions": ("fmi", "python"),
     "content": ("name",),
     "style": ("name",),
 }
+IGNORED = {**NAMES, "settings": ("preset", "batch"), "versions": ("fmi", "python")}
+NUMBERED = re.compile(r"_\d+$")  # style_2, style_3 ...
 REASON = "precision_reason"  # the precision itself shapes the result
 LATER = ("outcome", "loss", "silent_feature_maps", "key")  # not known before the computation
 
@@ -25,10 +26,22 @@ def shaping(record: Mapping[str, Any]) -> Dict[str, Any]:
     found = {}
     for name, value in record.items():
         if name not in (REASON, *LATER):
-            left_out = IGNORED.get(name, ())
+            left_out = IGNORED.get(NUMBERED.sub("", name), ())
             if isinstance(value, Mapping):
                 value = shaping({k: v for k, v in value.items() if k not in left_out})
             found[name] = value
+    return found
+
+
+def renamed(record: Mapping[str, Any], asked: Mapping[str, Any]) -> Dict[str, Any]:
+    """Return a stored record with the names of another one that has the same key."""
+    found = {}
+    for name, value in record.items():
+        own = asked.get(name)
+        if isinstance(value, Mapping) and isinstance(own, Mapping):
+            names = NAMES.get(NUMBERED.sub("", name), ())
+            value = renamed({**value, **{k: own[k] for k in names if k in own}}, own)
+        found[name] = value
     return found
 
 

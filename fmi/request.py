@@ -75,10 +75,18 @@ def _of_all(call: Call, places: Sequence[Place], loss: Callable[..., Loss], **mo
     return Request(call, places, lambda: call.invert(places, loss, **more))
 
 
+def _no_mask(function: str, keywords: Mapping[str, Any]) -> None:
+    if keywords.get("mask") is not None:
+        raise InputError(
+            f"mask= confines where a texture or style goes, and {function} has neither: omit it"
+        )
+
+
 def code(
     picture: Source, layer: Optional[Layers], layers: Optional[Layers], keywords: Mapping[str, Any]
 ) -> Request:
     """Ask for the inversion of a code (Eq. 1)."""
+    _no_mask("code", keywords)
     call = Call("code", layers_of(layer, layers), keywords, {"content": picture})
     weight = call.settings.code_weight
     return _of_all(call, [Place()], lambda _: losses.all_codes(call.content, weight))
@@ -169,6 +177,7 @@ def maximise(
     keywords: Mapping[str, Any],
 ) -> Request:
     """Ask for the maximisation of the mean activation of single feature maps."""
+    _no_mask("maximise", keywords)
     names, chosen = places_of(layer, None, filters)
     call = Call("maximise", names, keywords, {"content": picture})
     call.check_filters(chosen)

@@ -339,7 +339,7 @@ def warped(pixels: np.ndarray, size: Tuple[int, int]) -> np.ndarray:
 
 def save(figure: Figure, stem: Path) -> Tuple[Path, Path]:
     """Write ``stem.png`` and ``stem.pdf`` without dates, so that equal figures give equal files."""
-    png, pdf = stem.with_suffix(".png"), stem.with_suffix(".pdf")
+    png, pdf = (stem.with_name(f"{stem.name}.{form}") for form in ("png", "pdf"))
     undated = {"CreationDate": None, "Producer": None, "Creator": None}
     for path, metadata in ((png, {"Software": None}), (pdf, undated)):
         _write(figure, path, metadata)

@@ -20,7 +20,7 @@ from fmi import cli, request
 from fmi.atlas import contents, curves, measures, site, tiles
 from fmi.atlas.addresses import slug
 from fmi.runs import experiment, figures, store
-from fmi.runs.sweep import Sweep, panels
+from fmi.runs.sweep import Sweep, panels, read
 
 ODD = 'a <b> & "q" \'s'
 LAYERS = ("relu1_2", "relu2_1")
@@ -78,12 +78,11 @@ def sweep(tmp_path_factory):
         "layers": list(LAYERS),
         "filters": list(FILTERS),
         "pictures": [str(name) for name in names],
-        "store": str(folder / "store"),
         "long_edge": 48,
         "steps": 5,
     }
     (folder / "sweep.yaml").write_text(yaml.safe_dump(asked))
-    run = figures.Run(experiment.read(folder / "sweep.yaml", (), {"sweep": Sweep}))
+    run = figures.Run(read(folder / "sweep.yaml"))
     for name in names:
         for layer in LAYERS:
             request.feature_map(str(name), layer, list(FILTERS), False, None, run.options).compute()
@@ -156,7 +155,7 @@ def test_pages_are_accessible_in_what_can_be_read_from_the_source(atlas):
 
 
 def test_a_filters_page_shows_its_numbers(atlas, sweep):
-    run = figures.Run(experiment.read(sweep / "sweep.yaml", (), {"sweep": Sweep}))
+    run = figures.Run(read(sweep / "sweep.yaml"))
     panel = next(p for p in panels(run) if p.layer == "relu2_1" and p.filter == 3)
     found = run.store.find(panel.key)
     page = pages(atlas)[atlas / "relu2_1/3.html"]
@@ -223,7 +222,7 @@ def test_the_search_index_has_all_filters_and_is_a_script(atlas):
 def test_the_commands_repeat_the_panel(atlas, sweep):
     page = (atlas / "relu2_1/4.html").read_text(encoding="utf-8")
     text = "".join(Page(page).text)
-    run = figures.Run(experiment.read(sweep / "sweep.yaml", (), {"sweep": Sweep}))
+    run = figures.Run(read(sweep / "sweep.yaml"))
     keys = [p.key for p in panels(run) if (p.layer, p.filter) == ("relu2_1", 4)]
     calls = re.findall(r"^fmi\.invert\.feature_map\(.*\)$", text, re.MULTILINE)
     names = {}
@@ -419,7 +418,7 @@ def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
 
 def test_damaged_results_are_shown_as_missing(sweep, photos, tmp_path):
     shutil.copytree(sweep, tmp_path / "sweep")
-    run = figures.Run(experiment.read(sweep / "sweep.yaml", (), {"sweep": Sweep}))
+    run = figures.Run(read(sweep / "sweep.yaml"))
     key = panels(run)[3].key
     file = tmp_path / "sweep/store" / key[:2] / key / "array.npy"
     file.write_bytes(file.read_bytes()[:-1])

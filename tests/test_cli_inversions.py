@@ -203,12 +203,22 @@ def test_results_can_be_opened_and_kept_in_a_store(photo, small_weights, tmp_pat
         (["code", "PHOTO", "--layer", "relu1_1", "--settings", "slow"], "slow"),
         (["random", "PHOTO", "--layer", "relu1_1", "--draws", "2", "--gif"], "draw"),
         (["code", "PHOTO", "--layer", "relu1_1", "--ctx", "gpu(7)"], "gpu"),
+        (["code", "PHOTO", "--layer", "relu1_1", "--store", ""], "--store"),
+        (["code", "PHOTO", "--layer", "relu1_1", "--store", "s", "--gif"], "--store"),
+        (["code", "a" * 300 + "*", "--layer", "relu1_1"], "match"),
+        (["feature-map", "PHOTO", "--layer", "relu1_1", "--gif"], "filter"),
+        (["feature-map", "PHOTO", "--layer", "relu1_1", "--filters", "\u00b2-\u00b3"], "filters"),
+        (["feature-map", "PHOTO", "--layer", "relu1_1", "--filters", "1" * 5000 + "-2"], "filters"),
+        (["random", "PHOTO", "--layer", "relu1_1", "--draws", "1000000000"], "1000000000"),
+        (["purposeful", "PHOTO", "--style", "PHOTO", "--style-weights", ""], "style_weights"),
+        (["sheet", "*.p?g", "--layer", "relu1_1"], "2 match"),
     ],
 )
 def test_mistakes_are_told_in_a_line(
     words, fact, photo, small_weights, tmp_path, capsys, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
+    photo.with_name("second.png").write_bytes(photo.read_bytes())
     before = set(tmp_path.rglob("*"))
     words = [str(photo) if word == "PHOTO" else word for word in words]
     extra = FAST if "--steps" not in words and "--settings" not in words else FAST[:2]
@@ -224,6 +234,79 @@ def test_a_descent_that_diverges_is_an_error(photo, small_weights, tmp_path, cap
     assert cli.main(["code", str(photo), *words, *more]) == 2
     assert "learning-rate" in capsys.readouterr().err
     assert not (tmp_path / "a.png").exists()
+
+
+def test_what_diverges_takes_nothing_else_with_it(
+    photo, small_weights, tmp_path, capsys, monkeypatch
+):
+    function, out = fmi.invert.feature_map, tmp_path / "out"
+
+    def some_diverge(*arguments, **options):
+        found = function(*arguments, **options)
+        for one in found[:2]:
+            one.stopped = "diverged"
+        return found
+
+    monkeypatch.setattr(fmi.invert, "feature_map", some_diverge)
+    words = [photo, "--layer", "relu1_1", "--filters", "0-3"]
+    assert run("feature-map", *words, "-o", out, weights=small_weights) == 2
+    (line,) = capsys.readouterr().err.splitlines()[-1:]
+    assert "2 of 4" in line and "filter0" in line and "learning-rate" in line
+    names = sorted(path.name for path in out.glob("*.png"))
+    assert names == ["photo_relu1_1_filter2.png", "photo_relu1_1_filter3.png"]
+    assert run("sheet", *words, "-o", out / "sheet.png", weights=small_weights) == 2
+    (line,) = capsys.readouterr().err.splitlines()[-1:]
+    assert "2 of 4" in line and "relu1_1:0" in line and (out / "sheet.png").is_file()
+
+
+def test_a_sheet_that_lacks_panels_is_none(photo, small_weights, tmp_path, monkeypatch):
+    function = fmi.invert.feature_map
+    monkeypatch.setattr(fmi.invert, "feature_map", lambda *a, **k: function(*a, **k)[:2])
+    words = [photo, "--layer", "relu1_1", "--filters", "0-3", "-o", tmp_path / "sheet.png"]
+    assert run("sheet", *words, weights=small_weights) == 130
+    assert not (tmp_path / "sheet.png").exists()
+
+
+def test_no_result_takes_the_name_of_another_one(photo, small_weights, tmp_path, capsys):
+    names = ("a_b.png", "a.png", "c.png", "b_c.png")
+    one, two, three, four = (tmp_path / name for name in names)
+    for path in (one, two, three, four):
+        path.write_bytes(photo.read_bytes())
+    out = tmp_path / "out"
+    styles = ["--style", three, "--style", four]
+    assert run("purposeful", one, two, *styles, "-o", out, weights=small_weights) == 0
+    assert len(set(capsys.readouterr().out.split())) == len(list(out.glob("*.png"))) == 4
+    for words in (
+        ["feature-map", "--layer", "relu1_1", "--filters", "0"],
+        ["feature-map", "--layer", "relu1_1", "--filters", "0", "--chain"],
+        ["maximise", "--layer", "relu1_1", "--filters", "0"],
+        ["rank-match", "--layer", "relu1_1", "--style", three],
+        ["rank-match", "--layer", "relu2_1", "--style", three],
+    ):
+        before = len(list(out.glob("*.png")))
+        assert run(words[0], photo, *words[1:], "-o", out, weights=small_weights) == 0
+        assert len(list(out.glob("*.png"))) == before + 1
+
+
+def test_dots_in_the_name_of_a_sheet(photo, small_weights, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    dated = photo.rename(tmp_path / "IMG.20240101.png")
+    mine = tmp_path / "IMG.png"
+    mine.write_bytes(b"mine")
+    words = ["--layer", "relu1_1", "--filters", "0,1"]
+    assert run("sheet", dated, *words, weights=small_weights) == 0
+    assert run("sheet", dated, *words, "-o", "my.sheet.png", weights=small_weights) == 0
+    assert mine.read_bytes() == b"mine"
+    for stem in ("IMG.20240101_relu1_1", "my.sheet"):
+        assert all((tmp_path / f"{stem}.{form}").is_file() for form in ("png", "pdf"))
+
+
+def test_a_video_of_a_narrow_picture(tmp_path):
+    from fmi.cli import film
+
+    frames = [np.full((1, 33, 3), 10 * n, np.uint8) for n in range(3)]
+    film._write(tmp_path / "x.mp4", ".mp4", frames)
+    assert (tmp_path / "x.mp4").stat().st_size > 100
 
 
 def test_ctrl_c_keeps_what_is_finished(photo, small_weights, tmp_path, monkeypatch):

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import smooth_picture
 from PIL import Image
 
 import fmi.invert
@@ -592,3 +593,50 @@ def test_a_store_that_cannot_be_written(picture, options, tmp_path):
     for wrong in ("results", 3):
         with pytest.raises(InputError, match="store="):
             fmi.invert.code(picture, "relu1_1", **{**options, "store": wrong})
+
+
+def test_files_of_others_are_neither_results_nor_damaged(picture, options, tmp_path, capsys):
+    kept = Store(tmp_path / "s")
+    fmi.invert.code(picture, "relu1_1", **{**options, "store": kept})
+    (name,) = kept.names()
+    mine = [kept.folder / "05/0512_beach.jpg", kept.path(name).parent / "Thumbs.db"]
+    for path in mine:
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"mine")
+    assert cli.main(["results", "prune", "--store", str(kept.folder)]) == 0
+    assert "0 of 1 results removed" in capsys.readouterr().out
+    assert all(path.is_file() for path in mine) and kept.names() == [name]
+
+
+def test_a_result_that_appears_while_others_are_checked_is_kept(
+    picture, options, tmp_path, monkeypatch
+):
+    kept, seen = Store(tmp_path / "s"), []
+    fmi.invert.code(picture, "relu1_1", **{**options, "store": kept})
+    contents = Store._contents
+
+    def slow(self, name):
+        found = contents(self, name)
+        if not seen:
+            seen.append(name)
+            fmi.invert.code(picture, "relu1_2", **{**options, "store": Store(self.folder)})
+        return found
+
+    monkeypatch.setattr(Store, "_contents", slow)
+    assert cli.main(["results", "prune", "--store", str(kept.folder)]) == 0
+    assert len(kept.names()) == 2
+
+
+def test_a_stored_result_has_the_names_that_are_asked_for(options, tmp_path):
+    paths = [tmp_path / "cat.png", tmp_path / "dog.png"]
+    for path in paths:
+        Image.fromarray(smooth_picture(40, 40)).save(path)
+    given = {**options, "store": Store(tmp_path / "s"), "long_edge": 32}
+    one, other = (fmi.invert.purposeful(path, [path, paths[0]], **given) for path in paths)
+    assert len(given["store"].names()) == 1
+    assert one.array.tobytes() == other.array.tobytes()
+    for found, name in ((one, "cat"), (other, "dog")):
+        assert found.record["pictures"]["content"]["name"] == name
+        assert found.record["pictures"]["style"]["name"] == name
+        assert found.record["pictures"]["style_2"]["name"] == "cat"
+    assert one.record["versions"] == other.record["versions"]

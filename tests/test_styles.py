@@ -245,3 +245,35 @@ def test_total_variation_smooths_and_jitter_can_be_repeated(scene):
     np.testing.assert_array_equal(one.array, two.array)
     assert not np.array_equal(one.array, plain.array)
     assert one.record["settings"]["jitter"] == 2
+
+
+def test_numbers_are_those_of_the_picture_with_the_colours_kept(scene):
+    from fmi import codes, losses
+    from fmi.device.mxnet import mx
+    from fmi.networks import catalogue
+
+    shown = []
+    (found,) = fmi.invert.feature_map(
+        scene, "relu2_1", 3, preserve_color=True, callback=shown.append, **GIVEN
+    )
+    network = catalogue.load(weights=GIVEN["weights"])
+    body = network.truncated(["relu2_1"], pool="avg", pool_rounding="up")
+    content, reached = (
+        body(mx.nd.array(pictures.from_rgb(array, network.mean)))["relu2_1"]
+        for array in (scene.astype(np.float32), found.array)
+    )
+    target = codes.isolate(content, [3])
+    loss, zeros = (
+        losses.squared_length(code - target).asscalar() for code in (reached, 0 * target)
+    )
+    assert found.explained == pytest.approx(1 - loss / zeros, rel=0.02)
+    energies = reached.asnumpy()[0].sum((1, 2))
+    assert found.energy_share == pytest.approx(energies[3] / energies.sum(), rel=0.02)
+    np.testing.assert_allclose(shown[-1].arrays[0], found.array, atol=1e-3)
+
+
+@pytest.mark.parametrize("function", ["code", "maximise"])
+def test_a_mask_that_could_change_nothing_is_refused(scene, half, function):
+    more = [3] if function == "maximise" else []
+    with pytest.raises(InputError, match="mask"):
+        getattr(fmi.invert, function)(scene, "relu2_1", *more, mask=half, **GIVEN)

@@ -382,3 +382,32 @@ def test_the_file_of_a_sweep_is_the_whole_experiment(tmp_path, picture_folder):
         for file, more in ((ATLAS, words), (tmp_path / "sweep.yaml", ()))
     ]
     assert panels[0] == panels[1]
+
+
+def test_a_file_that_is_called_like_a_sweeps_own(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    text = "# mine\n" + ATLAS.read_text().replace("results/atlas", "elsewhere")
+    (tmp_path / "sweep.yaml").write_text(text)
+    assert cli.main(["sweep", "sweep.yaml", *TINY, *FEW]) == 0
+    assert (tmp_path / "sweep.yaml").read_text() == text
+    assert (tmp_path / "elsewhere/summary.json").is_file()
+
+
+def test_names_that_are_folders_too(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for name in ("embedded", "cpu", "skimage:coffee"):
+        (tmp_path / name).mkdir()
+    assert run("r", *TINY, *FEW, "CTX=cpu") == 0
+    assert cli.main(["sweep", "r/sweep.yaml"]) == 0
+
+
+def test_an_atlas_of_a_sweep_whose_store_is_elsewhere(tmp_path, capsys):
+    assert run(tmp_path / "r", *TINY, *FEW, f"STORE={tmp_path / 'elsewhere'}") == 0
+    assert cli.main(["atlas", str(tmp_path / "r")]) == 0
+    assert (tmp_path / "r/atlas/index.html").is_file()
+
+
+def test_the_status_of_an_empty_list(tmp_path, capsys):
+    (tmp_path / "panels.json").write_text('{"panels": [], "costs": {}, "store": "store"}')
+    assert cli.main(["status", str(tmp_path)]) == 2
+    assert "damaged" in capsys.readouterr().err

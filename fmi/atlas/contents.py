@@ -23,7 +23,8 @@ from fmi.inversion import Inversion
 from fmi.networks.base import Layer, Network
 from fmi.runs import experiment
 from fmi.runs.figures import Run
-from fmi.runs.sweep import Panel, Sweep, panels
+from fmi.runs.sweep import Panel, panels
+from fmi.runs.sweep import read as read_sweep
 
 __all__ = ["FILE", "LARGEST_CROP", "SMALLEST_CROP", "Contents", "Natural", "Shown", "crop", "read"]
 
@@ -151,8 +152,7 @@ def read(
         raise InputError(
             f"{brief(folder)} is not the folder of a sweep: it has no {FILE}; run fmi sweep first"
         )
-    asked = experiment.read(file, (), {"sweep": Sweep})
-    run = Run(asked.model_copy(update={"store": str(folder / "store")}))
+    run = Run(read_sweep(file))
     if not run.store.names():
         raise InputError(
             f"the store {brief(run.store.folder)} is empty; run fmi sweep first, or again"

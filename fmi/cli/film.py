@@ -97,9 +97,8 @@ def _write(path: Path, suffix: str, frames: Sequence[np.ndarray]) -> None:
     if suffix == ".gif":
         options.update(duration=1000 / RATE, loop=0)
     else:
-        # Videos have even sides.
-        height, width = (side - side % 2 for side in frames[0].shape[:2])
-        held = [frame[:height, :width] for frame in held]
+        rows, columns = (side % 2 for side in frames[0].shape[:2])  # videos have even sides
+        held = [np.pad(frame, ((0, rows), (0, columns), (0, 0)), mode="edge") for frame in held]
         options.update(fps=RATE, macro_block_size=2, plugin="FFMPEG")
         options.update(output_params=["-f", "mp4"])  # the name of the file does not tell
     imageio.imwrite(path, np.stack(held), **options)

@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import argparse
 import glob
+import os
+import re
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
 
 from fmi.cli.lazy import Command
 from fmi.errors import InputError
 
-__all__ = ["COMMANDS", "Kind", "add", "add_keywords", "options_of", "ranges", "sources"]
+__all__ = [
+    "COMMANDS",
+    "Kind",
+    "add",
+    "add_keywords",
+    "diverging",
+    "options_of",
+    "ranges",
+    "sources",
+]
 
 
 @dataclass(frozen=True)
@@ -85,6 +96,7 @@ COMMANDS: Dict[str, Kind] = {
 }
 
 MOST_FILTERS = 10_000  # in a range
+NUMBER = re.compile(r"\s*[0-9]{1,9}\s*")
 
 # Words for the help; what is not named here is explained in fmi/settings.py.
 SETTINGS = {
@@ -112,6 +124,7 @@ OPTIONS = {
     "mask": "picture whose white confines where the texture or style goes",
 }
 TRANSFERS = ("purposeful", "gatys")
+UNMASKED = ("code", "maximise")  # functions that refuse a mask
 
 
 def add(commands: Any) -> None:
@@ -207,7 +220,8 @@ def add_keywords(command: argparse.ArgumentParser, function: str) -> None:
 
     group = command.add_argument_group("network and device")
     for name, text in OPTIONS.items():
-        group.add_argument(f"--{name}", metavar="NAME", help=text)
+        if name != "mask" or function not in UNMASKED:
+            group.add_argument(f"--{name}", metavar="NAME", help=text)
     group.add_argument(
         "--preserve-color", action="store_const", const=True, help="keep the content's colours"
     )
@@ -247,12 +261,15 @@ def options_of(chosen: argparse.Namespace) -> Dict[str, Any]:
     found: Dict[str, Any] = {name: given[name] for name in names if given.get(name) is not None}
     if "seed" in found:
         found["seed"] = checks.checked("seed", found["seed"], Seed)
-    if given.get("style_weights"):
+    if given.get("style_weights") is not None:
         found["style_weights"] = given["style_weights"]
     if "style_layers" in found:
         found["style_layers"] = found["style_layers"].split(",")
-    if chosen.store:
+    if chosen.store is not None:
         from fmi.runs.store import Store
+
+        if not chosen.store:
+            raise InputError("--store names no folder")
 
         found["store"] = Store(chosen.store)
     return found
@@ -271,7 +288,7 @@ def sources(names: Sequence[str]) -> List[Path]:
 
     found: List[Path] = []
     for name in names:
-        if glob.has_magic(name) and not Path(name).exists():
+        if glob.has_magic(name) and not os.path.exists(name):  # noqa: PTH110, never an error
             matching = sorted(path for path in glob.glob(name) if Path(path).is_file())  # noqa: PTH207
             if not matching:
                 raise InputError(f"no file matches {name!r}")
@@ -292,7 +309,7 @@ def ranges(text: Optional[str]) -> Optional[str]:
     found: List[str] = []
     for part in text.split(","):
         first, dash, last = part.partition("-")
-        if dash and first.strip().isdigit() and last.strip().isdigit():
+        if dash and NUMBER.fullmatch(first) and NUMBER.fullmatch(last):
             low, high = int(first), int(last)
             if not low <= high < low + MOST_FILTERS:
                 raise InputError(f"{part!r} is no range of filters: write it like 0-15")
@@ -324,33 +341,41 @@ def _pieces(kind: Kind, chosen: argparse.Namespace, alone: bool) -> Iterator[_Pi
     styles = sources(chosen.style) if kind.style else []
     for content, label in zip(contents, labels):
         if kind.style:
-            if getattr(chosen, "style_weights", None):
+            if getattr(chosen, "style_weights", None) is not None:
                 own = "_".join(path.stem for path in styles)
                 yield _Piece((content, styles), (f"{label}_{own}_{kind.function}",))
                 continue
             for style, own in zip(styles, distinct([path.stem for path in styles])):
                 arguments = (content, style, layers) if kind.layers else (content, style)
-                yield _Piece(arguments, (f"{label}_{own}_{kind.function}",))
+                yield _Piece(arguments, ("_".join([label, own, *layers, kind.function]),))
             continue
         if kind.filters:
             numbers = checks.checked("filters", ranges(chosen.filters), Optional[checks.Numbers])
             names, filters = places_of(layers, None, numbers)
-            stem = f"{label}_{'_'.join(names)}"
             chain = getattr(chosen, "chain", False)
-            more: Tuple[Any, ...] = (chain,) if kind.function == "feature_map" else ()
-            groups = [[n] for n in filters] if alone and not chain else [filters]
+            inverts = kind.function == "feature_map"
+            words = [label, *names, *([] if inverts else [kind.function]), *["chain"] * chain]
+            stem = "_".join(words)
+            more: Tuple[Any, ...] = (chain,) if inverts else ()
+            groups = [[n] for n in filters] if alone and filters and not chain else [filters]
             for group in groups:
                 yield _Piece(
                     (content, names, group, *more), tuple(f"{stem}_filter{n}" for n in group)
                 )
         elif kind.function == "random":
             stem = f"{label}_{'_'.join(layers)}"
-            yield _Piece(
-                (content, layers, chosen.draws),
-                tuple(f"{stem}_draw{n}" for n in range(chosen.draws)),
-            )
+            draws = checks.checked("draws", chosen.draws, checks.Count)
+            yield _Piece((content, layers, draws), tuple(f"{stem}_draw{n}" for n in range(draws)))
         else:
             yield _Piece((content, layers), (f"{label}_{'_'.join(layers)}_{kind.function}",))
+
+
+def _named(pieces: Sequence[_Piece]) -> List[_Piece]:
+    """Return calls no two of whose results have the same name."""
+    from fmi.runs.panels import distinct
+
+    names = iter(distinct([name for piece in pieces for name in piece.names]))
+    return [replace(piece, names=tuple(next(names) for _ in piece.names)) for piece in pieces]
 
 
 def _run(kind: Kind, chosen: argparse.Namespace) -> int:
@@ -359,9 +384,14 @@ def _run(kind: Kind, chosen: argparse.Namespace) -> int:
 
     options = options_of(chosen)
     filmed = chosen.gif or chosen.mp4 or chosen.save_every is not None
+    if filmed and chosen.store is not None:
+        raise InputError(
+            "--gif, --mp4 and --save-every show a descent, which a stored result lacks:"
+            " omit --store"
+        )
     if filmed and kind.function == "random" and chosen.draws > 1:
         raise InputError("--gif, --mp4 and --save-every show one draw: omit --draws")
-    pieces = list(_pieces(kind, chosen, filmed))
+    pieces = _named(list(_pieces(kind, chosen, filmed)))
     number = sum(len(piece.names) for piece in pieces)
     one = chosen.out.suffix.lower() == ".png"
     if one and number > 1:
@@ -371,6 +401,7 @@ def _run(kind: Kind, chosen: argparse.Namespace) -> int:
     folder = chosen.out.parent if one else chosen.out
     files.prepare(folder)
     written: List[Path] = []
+    diverged: List[str] = []
     function: Callable[..., Any] = getattr(invert, kind.function)
     for piece in pieces:
         stems = [chosen.out.with_suffix("")] if one else [folder / name for name in piece.names]
@@ -385,18 +416,28 @@ def _run(kind: Kind, chosen: argparse.Namespace) -> int:
             if inversion.stopped == "interrupted":
                 raise KeyboardInterrupt
             if inversion.stopped == "diverged":
-                raise InputError(f"{stem.name} diverged: reduce --learning-rate or --clip")
+                diverged.append(stem.name)
+                continue
             path = stem.with_name(f"{stem.name}.png")
             inversion.save(path)
             written.append(path)
             sys.stdout.write(f"{path}\n")
         for path in film.save() if film else ():
             sys.stdout.write(f"{path}\n")
-        if len(results) < len(stems):  # Ctrl-C before some were started
-            raise KeyboardInterrupt
+        if len(results) < len(stems) and not (diverged and getattr(chosen, "chain", False)):
+            raise KeyboardInterrupt  # Ctrl-C before some were started
     if chosen.open:
         import webbrowser
 
         for path in written:
             webbrowser.open(path.absolute().as_uri())
+    if diverged:
+        raise diverging(diverged, number)
     return 0
+
+
+def diverging(names: Sequence[str], number: int) -> InputError:
+    """Return the error for some of a number of results, which have diverged."""
+    told = f"{', '.join(names[:5])}{' ...' if len(names) > 5 else ''}"
+    which = told if number == 1 else f"{len(names)} of {number} pictures ({told})"
+    return InputError(f"{which} diverged: reduce --learning-rate or --clip")

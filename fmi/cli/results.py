@@ -85,10 +85,9 @@ def _prune(chosen: argparse.Namespace) -> int:
     if chosen.older_than is not None:
         days = checks.checked("--older-than", chosen.older_than, checks.Days)
         age = datetime.timedelta(days=days)
-    intact = {entry.key: entry for entry in held.entries()}
-    names = held.names()
+    names = held.names()  # first, so that what is added meanwhile is not taken for damaged
     for name in names:
-        entry = intact.get(name)
+        entry = held.entry(name)
         if entry is None:
             reasons[name] = "damaged"
         elif chosen.all:

@@ -45,9 +45,8 @@ def _fill(sheet: argparse.ArgumentParser) -> None:
 
 
 def _run(chosen: argparse.Namespace) -> int:
-    from fmi import checks, invert, sheets
+    from fmi import checks, files, invert, sheets
     from fmi.call import places_of
-    from fmi.errors import FmiError
     from fmi.networks import catalogue
     from fmi.runs.contact import contact
 
@@ -55,7 +54,11 @@ def _run(chosen: argparse.Namespace) -> int:
         raise InputError(f"--columns {chosen.columns} must be at least 1")
     if chosen.out is not None and chosen.out.suffix.lower() != ".png":
         raise InputError(f"-o {chosen.out} must end in .png; the PDF is written beside it")
-    (picture,) = inversions.sources([chosen.picture])
+    picture, *others = inversions.sources([chosen.picture])
+    if others:
+        raise InputError(
+            f"a sheet shows one picture, but {len(others) + 1} match {chosen.picture!r}"
+        )
     options = inversions.options_of(chosen)
     text = inversions.ranges(chosen.filters)
     numbers = None if text is None else checks.checked("filters", text, checks.Numbers)
@@ -66,14 +69,18 @@ def _run(chosen: argparse.Namespace) -> int:
     network = catalogue.load(**given, layers=[layer])
     own = network.layer(layer)
     filters = filters or list(range(own.channels))
+    stem = chosen.out.with_suffix("") if chosen.out else Path(f"{picture.stem}_{layer}")
+    files.prepare(stem.parent)  # rather than fail after minutes
     found = invert.feature_map(picture, layer, filters, **{**options, "network": network})
-    if any(one.stopped == "interrupted" for one in found):
+    if len(found) < len(filters) or any(one.stopped == "interrupted" for one in found):
         raise KeyboardInterrupt
     finished = [one for one in found if one.finished]
+    diverged = [f"{layer}:{n}" for n, one in zip(filters, found) if not one.finished]
     if not finished:
-        raise FmiError("all panels diverged: reduce --learning-rate or --clip")
+        raise inversions.diverging(diverged, len(filters))
     block = contact(finished, own, chosen.columns, chosen.energy_shares)
-    stem = chosen.out or Path(f"{picture.stem}_{layer}.png")
-    for path in sheets.save(sheets.sheet([block], network.note), stem.with_suffix("")):
+    for path in sheets.save(sheets.sheet([block], network.note), stem):
         sys.stdout.write(f"{path}\n")
+    if diverged:
+        raise inversions.diverging(diverged, len(filters))
     return 0

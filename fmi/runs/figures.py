@@ -244,10 +244,15 @@ def _fig3(run: Run, experiment: Fig3) -> List[Block]:
             panels[n * len(rows) : (n + 1) * len(rows)],
             rows=[name if same else f"{name}:{','.join(map(str, own))}" for name, own in rows],
             columns=[str(index) for index in rows[0][1]] if same else (),
-            caption=f"({chr(97 + n)}) {one.title}" if len(named) > 1 else one.title,
+            caption=f"({_letter(n, 'a')}) {one.title}" if len(named) > 1 else one.title,
         )
         for n, one in enumerate(named)
     ]
+
+
+def _letter(number: int, first: str) -> str:
+    """Return a letter for each of 26 numbers, and the number of the others."""
+    return chr(ord(first) + number) if number < 26 else str(number + 1)
 
 
 def _fig4(run: Run, experiment: Fig4) -> List[Block]:
@@ -295,7 +300,7 @@ def _fig5(run: Run, experiment: Fig5) -> List[Block]:
         [sheets.warped(style.picture.pixels, (height, width)), *panels[n * count : (n + 1) * count]]
         for n, style in enumerate(styles)
     ]
-    letters = [chr(65 + n) if n < 26 else str(n + 1) for n in range(len(styles))]
+    letters = [_letter(n, "A") for n in range(len(styles))]
     return [Block(rows, rows=letters, columns=["style"] + ["Gatys", "PMCI"] * len(named))]
 
 

@@ -172,6 +172,8 @@ def _read(folder: Path) -> Tuple[List[Panel], Dict[str, float], Store]:
         content = json.loads(path.read_text(encoding="utf-8"))
         panels = [Panel(**row) for row in content["panels"]]
         costs = {panel.layer: float(content["costs"][panel.layer]) for panel in panels}
+        if not panels:
+            raise ValueError
         return panels, costs, Store(folder / content["store"])
     except FileNotFoundError:
         raise InputError(

@@ -15,6 +15,7 @@ import io
 import json
 import logging
 import os
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,7 @@ from fmi import files
 from fmi.device.environment import cpu_name
 from fmi.errors import InputError, brief
 from fmi.inversion import Inversion, Keep, versions
-from fmi.records import IGNORED, key, shaping
+from fmi.records import IGNORED, key, renamed, shaping
 
 __all__ = ["DEFAULT", "VARIABLE", "Entry", "Store", "key", "open_store", "outdated", "shaping"]
 
@@ -37,6 +38,7 @@ DEFAULT = Path("results/store")
 VARIABLE = "FMI_STORE"  # environment variable that names another folder
 FILES = ("picture.png", "undenoised.png", "array.npy", "record.json")
 MANIFEST = "manifest.json"
+NAME = re.compile("[0-9a-f]{64}")  # of a result
 
 
 @dataclass(frozen=True)
@@ -155,7 +157,7 @@ class Store:
         """Return the keys of all results, intact or not."""
         with _reported(self.folder):
             found = self.folder.glob("[0-9a-f][0-9a-f]/*")
-            return sorted(path.name for path in found if not path.name.startswith("."))
+            return sorted(one.name for one in found if _is_of(one))
 
     # --- writing ---
 
@@ -285,6 +287,7 @@ class Store:
                 if index not in found:
                     stored = self.find(name)
                     if stored is not None:
+                        stored.record = renamed(stored.record, records[index])
                         found[index] = stored
             missing = [index for index in range(len(names)) if index not in found]
             if not missing:
@@ -344,6 +347,11 @@ def outdated(record: Mapping[str, Any]) -> bool:
 def open_store(folder: Union[None, str, Path] = None) -> Store:
     """Return the store in a folder, or in ``FMI_STORE``, or in ``results/store``."""
     return Store(folder or os.environ.get(VARIABLE) or DEFAULT)
+
+
+def _is_of(path: Path) -> bool:
+    """Return whether a path is that of a result, and not of a file that does not belong there."""
+    return bool(NAME.fullmatch(path.name)) and path.name.startswith(path.parent.name)
 
 
 def _read(path: Path) -> bytes:

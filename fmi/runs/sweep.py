@@ -118,16 +118,18 @@ class Sweep(Experiment):
 def read(path: Path, overrides: Sequence[str] = ()) -> Sweep:
     """Read the YAML file of a sweep, with ``KEY=VALUE`` overrides.
 
-    The folder of the results of ``DIR/sweep.yaml`` is DIR, wherever it has been moved to.
+    The folder of the results of ``DIR/sweep.yaml`` is DIR, wherever it has been moved to, unless
+    it names another one.
 
     Raises
     ------
     InputError
         As for :func:`fmi.runs.experiment.read`.
     """
-    if path.name == FILE and not any(text.upper().startswith("RESULTS=") for text in overrides):
-        overrides = [*overrides, f"RESULTS={path.parent}"]
-    return cast(Sweep, experiments.read(path, overrides, {"sweep": Sweep}))
+    found = experiments.read(path, overrides, {"sweep": Sweep})
+    if path.name == FILE and "results" not in found.model_fields_set:
+        found = experiments.read(path, [*overrides, f"RESULTS={path.parent}"], {"sweep": Sweep})
+    return cast(Sweep, found)
 
 
 # --- what is computed ---
@@ -424,9 +426,9 @@ def _save(run: Run, path: Path) -> None:
     for name in ("network", "weights", "input", "ctx", "memory", "seed", "processes"):
         value = getattr(e, name)
         if value is not None:
-            found[name] = _absolute(value) if isinstance(value, str) else value
+            found[name] = _absolute(value) if name in ("network", "weights") else value
     if Path(e.store or "") != e.results_folder / "store":
-        found["store"] = _absolute(str(e.store))
+        found["store"] = str(Path(str(e.store)).resolve())
     text = yaml.safe_dump({**found, **e.overrides}, sort_keys=False, default_flow_style=None)
     files.write_whole(path, lambda beside: beside.write_text(text, encoding="utf-8"))
 
@@ -438,9 +440,9 @@ def _plain(filters: Filters) -> Any:
 
 
 def _absolute(name: str) -> str:
-    """Return the absolute path of what exists, and other names as they are."""
+    """Return the absolute path of a file, and other names as they are."""
     with contextlib.suppress(OSError, ValueError):
-        return str(Path(name).resolve()) if Path(name).exists() else name
+        return str(Path(name).resolve()) if Path(name).is_file() else name
     return name
 
 
