@@ -45,6 +45,10 @@ MESSAGES = {
     "bool_parsing": "must be true or false",
     "string_type": "must be text",
     "string_unicode": "must be text in UTF-8",
+    "string_pattern_mismatch": "must be text like {pattern}",
+    "dict_type": "must have named entries",
+    "model_type": "must have named entries",
+    "list_type": "must be a list",
     "tuple_type": "must be a list",
     "too_short": "must have at least {min_length} item",
     "too_long": "must have at most {max_length} item",
@@ -73,7 +77,8 @@ def refusal(name: str, value: object, error: ValidationError, example: object = 
         if isinstance(value, str) and len(value) < 80:
             return unknown(name, value, known)
         return InputError(f"{name}={shown(value)} must be one of {', '.join(known)}")
-    text = MESSAGES.get(first["type"], f"is not valid: {first['msg']}").format(**context)
+    known_text = MESSAGES.get(first["type"])
+    text = known_text.format(**context) if known_text else f"is not valid: {first['msg']}"
     if example is not None and first["type"].endswith(("_type", "_parsing", "_from_float")):
         text += f", such as {example!r}"
     return InputError(f"{name}={shown(value)} {text}")

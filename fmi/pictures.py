@@ -16,7 +16,7 @@ import stat
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -39,6 +39,7 @@ __all__ = [
     "first_picture",
     "fitted",
     "from_rgb",
+    "named",
     "read",
     "save_png",
     "to_network",
@@ -279,15 +280,21 @@ def find(name: str, folders: Sequence[Union[str, Path]]) -> Path:
         return _skimage(name[len("skimage:") :])
     if Path(name).suffix.lower() in SUFFIXES or os.sep in name:
         return _file(name)
-    for folder in folders:
-        for file in _entries(Path(folder)):
-            if file.suffix.lower() in SUFFIXES and _key(file.stem) == _key(name):
-                return file
+    for file in named(name, folders):
+        return file
     places = ", ".join(_shown(folder) for folder in folders) or "no folder"
     raise InputError(
         f"picture '{_shown(name)}' was not found in {places}; set the folder with PICTURES=dir or"
         " FMI_PICTURES, or give the path of the picture"
     )
+
+
+def named(name: str, folders: Sequence[Union[str, Path]]) -> Iterator[Path]:
+    """Yield the files that :func:`find` may return for a name without a suffix, in its order."""
+    for folder in folders:
+        for file in _entries(Path(folder)):
+            if file.suffix.lower() in SUFFIXES and _key(file.stem) == _key(name):
+                yield file
 
 
 def _entries(folder: Path) -> List[Path]:

@@ -51,28 +51,32 @@ class Request:
     places
         Which pictures it asks for.
     invert
-        Function that returns an inversion for each place.
+        Function that returns an inversion for each of some places.
     """
 
     call: Call
     places: Sequence[Place]
-    invert: Callable[[], List[Inversion]]
+    invert: Callable[[Sequence[Place]], List[Inversion]]
 
     @property
     def records(self) -> List[Dict[str, Any]]:
         """The records of the inversions, without their outcome."""
         return [self.call.describe(place) for place in self.places]
 
+    def only(self, place: Place) -> Request:
+        """Return a request for one picture of the call."""
+        return replace(self, places=[place])
+
     def compute(self) -> List[Inversion]:
         """Return an inversion for each place; after Ctrl-C, some may be missing."""
-        found = self.invert()
+        found = self.invert(self.places)
         if not self.call.interrupted:
             self.call.finish(self.places)
         return found
 
 
 def _of_all(call: Call, places: Sequence[Place], loss: Callable[..., Loss], **more: Any) -> Request:
-    return Request(call, places, lambda: call.invert(places, loss, **more))
+    return Request(call, places, lambda some: call.invert(some, loss, **more))
 
 
 def _no_mask(function: str, keywords: Mapping[str, Any]) -> None:
@@ -116,7 +120,7 @@ def feature_map(
         return _of_all(call, places, lambda group: loss(call.content, group))
     places = [Place(index, tuple(chosen[:n])) for n, index in enumerate(chosen)]
 
-    def compute() -> List[Inversion]:
+    def compute(places: Sequence[Place]) -> List[Inversion]:
         found: List[Inversion] = []
 
         def from_last(group: Sequence[Place]) -> Loss:
@@ -291,7 +295,10 @@ def _shares_of(styles: Sequence[Source], weights: Optional[Sequence[float]]) -> 
             f"style_weights={shown(weights)} must be {len(styles)} numbers, one for each style"
             " picture, not all 0"
         )
-    return [value / sum(values) for value in values]
+    total = sum(values)
+    if math.isclose(total, 1, rel_tol=1e-12):  # those of a record keep their last bits
+        return list(values)
+    return [value / total for value in values]
 
 
 def rank_match(

@@ -26,7 +26,7 @@ ROOMS = (
     ("snapshots",),
     ("call", "request"),
     ("signatures", "keywords"),
-    ("invert",),
+    ("invert", "repetition"),
     ("sheets", "runs", "doctor"),
     ("atlas",),
     ("cli",),

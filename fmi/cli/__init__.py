@@ -73,6 +73,7 @@ def _run(arguments: Optional[List[str]]) -> int:
         layers,
         output,
         pictures,
+        repeat,
         results,
         sheet,
         sweep,
@@ -89,6 +90,7 @@ def _run(arguments: Optional[List[str]]) -> int:
         )
         for module in (
             inversions,
+            repeat,
             sheet,
             draw,
             sweep,
