@@ -64,7 +64,7 @@ __all__ = [
 log = logging.getLogger(__name__)
 
 Layers = Union[str, Sequence[str]]
-Filters = Union[int, Sequence[int]]
+Filters = Union[int, str, Sequence[int]]
 Init = Union[None, Source, np.ndarray]
 TRANSFERS = ("purposeful", "gatys")  # functions with their own section of the settings
 

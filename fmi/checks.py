@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from typing import Any, Tuple
+from typing import Any, List, Tuple
 
 import numpy as np
 from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter, ValidationError
@@ -33,6 +33,8 @@ __all__ = [
 ]
 
 # Texts for the most frequent errors of pydantic, which fills in {ge} and so on.
+RANGE = re.compile(r"\s*([0-9]{1,9})\s*-\s*([0-9]{1,9})\s*")
+LONGEST = 10_000  # range of numbers
 MESSAGES = {
     "int_type": "must be a whole number",
     "int_parsing": "must be a whole number",
@@ -139,8 +141,28 @@ def _items(value: Any) -> Any:
     return value.split(",") if isinstance(value, str) else value
 
 
+def _numbers(value: Any) -> Any:
+    """Split text at its commas, and write out ranges: ``"0-2,17"`` is 0, 1, 2, 17."""
+    items = _items(value)
+    if not isinstance(items, (list, tuple)):
+        return items
+    found: List[Any] = []
+    for item in items:
+        ends = RANGE.fullmatch(item) if isinstance(item, str) else None
+        if ends is None:
+            found.append(item)
+            continue
+        low, high = map(int, ends.groups())
+        if not low <= high < low + LONGEST:
+            raise ValueError(f"must have ranges such as 0-15, of at most {LONGEST} numbers")
+        found += range(low, high + 1)
+    return found
+
+
 def _one_or_several(value: Any) -> Any:
-    """Put a single number into a list; turn a one-dimensional array into one."""
+    """Put a single number into a list; turn text and one-dimensional arrays into one."""
+    if isinstance(value, str):
+        return _numbers(value)
     if isinstance(value, np.ndarray) and value.ndim == 1:
         return value.tolist()
     if isinstance(value, (np.ndarray, set, frozenset)):
@@ -163,10 +185,10 @@ Index = Annotated[int, BeforeValidator(_index)]
 Count = Annotated[int, BeforeValidator(_index), Field(ge=1, le=100_000)]
 Processes = Annotated[int, BeforeValidator(_index), Field(ge=1, le=256)]
 Seed = Annotated[int, BeforeValidator(_index), Field(ge=0, le=2**32 - 1)]
-Filters = Annotated[Tuple[Index, ...], BeforeValidator(_one_or_several)]
 FromText = BeforeValidator(_from_text)
+Filters = Annotated[Tuple[Annotated[Index, FromText], ...], BeforeValidator(_one_or_several)]
 Numbers = Annotated[
-    Tuple[Annotated[Index, FromText], ...], BeforeValidator(_items), Field(min_length=1)
+    Tuple[Annotated[Index, FromText], ...], BeforeValidator(_numbers), Field(min_length=1)
 ]
 Memory = Annotated[float, BeforeValidator(number), Field(gt=0, allow_inf_nan=False)]
 Strength = Annotated[float, BeforeValidator(number), Field(ge=0, le=1, allow_inf_nan=False)]

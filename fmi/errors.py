@@ -64,8 +64,8 @@ def unknown(kind: str, name: object, known: Iterable[str]) -> InputError:
     known
         The names that exist, in the order in which to list them.
     """
-    names = list(known)
-    near = difflib.get_close_matches(str(name)[:LONGEST], names, n=3, cutoff=0.5)
+    names = list(dict.fromkeys(known))
+    near = difflib.get_close_matches(str(name)[:LONGEST], names, n=3, cutoff=0.6)
     some = names if len(names) <= SHOWN else [*names[:SHOWN], f"... ({len(names)} in all)"]
     hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(some)}"
     return InputError(f"unknown {kind} {shown(name)}; {hint}")

@@ -62,7 +62,7 @@ def code(
     Parameters
     ----------
     picture
-        Path, PIL image, or array of 8-bit values.
+        Path, PIL image, or array of 8-bit values; or a name such as ``"skimage:coffee"``.
     layer, layers
         One or several layers, such as ``"relu3_2"``.
     **keywords
@@ -98,11 +98,11 @@ def feature_map(
     Parameters
     ----------
     picture
-        Path, PIL image, or array of 8-bit values.
+        Path, PIL image, or array of 8-bit values; or a name such as ``"skimage:coffee"``.
     layer, layers
         One or several layers, such as ``"relu3_2"``, or ``"relu3_2:17"`` with a filter.
     filters
-        One or several filters, numbered from 0.
+        One or several filters, numbered from 0: a number, a list, ``"0-15"``, or ``"all"``.
     chain
         If true, the target of each filter after the first is computed from the code of the
         previous result, as in the script of 2016 that drew the published Fig. 3. Otherwise, every
@@ -142,7 +142,7 @@ def direction(
     Parameters
     ----------
     picture
-        Path, PIL image, or array of 8-bit values.
+        Path, PIL image, or array of 8-bit values; or a name such as ``"skimage:coffee"``.
     layer
         A layer, such as ``"relu3_2"``.
     directions
@@ -184,7 +184,7 @@ def maximise(
     layer
         One or several layers, such as ``"relu3_2"``, or ``"relu3_2:17"`` with a filter.
     filters
-        One or several filters, numbered from 0.
+        One or several filters, numbered from 0: a number, a list, ``"0-15"``, or ``"all"``.
     **keywords
         See :class:`fmi.call.Options` and :class:`fmi.settings.Settings`. ``settings="fast"`` is
         advised, whose gradients do not depend on the size of the loss.
@@ -218,7 +218,7 @@ def random(
     Parameters
     ----------
     picture
-        Path, PIL image, or array of 8-bit values.
+        Path, PIL image, or array of 8-bit values; or a name such as ``"skimage:coffee"``.
     layer, layers
         One or several layers, such as ``"relu3_1"``.
     draws
@@ -344,7 +344,7 @@ def activations(
     Parameters
     ----------
     picture
-        Path, PIL image, or array of 8-bit values.
+        Path, PIL image, or array of 8-bit values; or a name such as ``"skimage:coffee"``.
     layer, layers
         One or several layers, such as ``"relu3_2"``.
     **keywords

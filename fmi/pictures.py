@@ -24,6 +24,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from fmi import files
 from fmi.errors import InputError, unknown
+from fmi.sources import table
 
 __all__ = [
     "FORMATS",
@@ -100,6 +101,9 @@ Source = Union[str, Path, Image.Image, np.ndarray, Picture]
 def read(source: Source) -> Picture:
     """Read a picture from a path, a PIL image, or an (H, W, 3) uint8 RGB array.
 
+    Text that is no path of a file may be a name, as for :func:`find`: ``"skimage:coffee"``, or
+    ``"golden_gate"`` for a picture in one of the folders of pictures.
+
     A :class:`Picture` is returned as is, without reading its file again.
 
     The first frame of a file is used. It is rotated as its EXIF data require, its colours are
@@ -122,7 +126,7 @@ def read(source: Source) -> Picture:
         raise InputError(
             f"a picture must be a path, a PIL image or an array, not {type(source).__name__}"
         )
-    path = _file(os.fsdecode(source))
+    path = _named_file(source) if isinstance(source, str) else _file(os.fsdecode(source))
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -287,6 +291,15 @@ def find(name: str, folders: Sequence[Union[str, Path]]) -> Path:
         f"picture '{_shown(name)}' was not found in {places}; set the folder with PICTURES=dir or"
         " FMI_PICTURES, or give the path of the picture"
     )
+
+
+def _named_file(name: str) -> Path:
+    """Return the file with a path or, if there is none, with a name as for :func:`find`."""
+    try:
+        there = os.path.lexists(name)
+    except ValueError:  # a null character
+        there = True
+    return _file(name) if there else find(name, table.folders("pictures"))
 
 
 def named(name: str, folders: Sequence[Union[str, Path]]) -> Iterator[Path]:

@@ -37,6 +37,7 @@ __all__ = [
 ]
 
 
+ALL = "all"  # filters of a layer
 Styles = Union[Source, Sequence[Source]]
 
 
@@ -105,9 +106,11 @@ def feature_map(
     keywords: Mapping[str, Any],
 ) -> Request:
     """Ask for the inversion of single feature maps (Eq. 1-2)."""
-    names, chosen = places_of(layer, layers, filters)
+    every = isinstance(filters, str) and filters == ALL
+    names, chosen = places_of(layer, layers, None if every else filters)
     chain = checks.checked("chain", chain, bool)
     call = Call("feature_map", names, keywords, {"content": picture})
+    chosen = _all(call) if every else chosen
     call.check_filters(chosen)
 
     def loss(now: Mapping[str, NDArray], places: Sequence[Place]) -> Loss:
@@ -133,6 +136,11 @@ def feature_map(
         return found
 
     return Request(call, places, compute)
+
+
+def _all(call: Call) -> List[int]:
+    """Return the numbers of the filters that all layers of a call have."""
+    return list(range(min(call.network.layer(name).channels for name in call.layers)))
 
 
 def direction(
@@ -182,8 +190,10 @@ def maximise(
 ) -> Request:
     """Ask for the maximisation of the mean activation of single feature maps."""
     _no_mask("maximise", keywords)
-    names, chosen = places_of(layer, None, filters)
+    every = isinstance(filters, str) and filters == ALL
+    names, chosen = places_of(layer, None, None if every else filters)
     call = Call("maximise", names, keywords, {"content": picture})
+    chosen = _all(call) if every else chosen
     call.check_filters(chosen)
 
     def loss(group: Sequence[Place]) -> Loss:

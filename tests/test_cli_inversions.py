@@ -10,9 +10,8 @@ from conftest import smooth_picture
 from PIL import Image
 
 import fmi.invert
-from fmi import cli
+from fmi import checks, cli
 from fmi.cli import inversions
-from fmi.errors import InputError
 
 FAST = ["--long-edge", "48", "--steps", "4", "--settings", "fast"]
 
@@ -329,14 +328,12 @@ def test_ctrl_c_keeps_what_is_finished(photo, small_weights, tmp_path, monkeypat
 
 
 def test_ranges():
-    assert inversions.ranges("0-3,17") == "0,1,2,3,17"
-    assert inversions.ranges(None) is None and inversions.ranges("4") == "4"
-    for text in ("3-1", "0-20000"):
-        with pytest.raises(InputError):
-            inversions.ranges(text)
+    def numbers(text):
+        return checks.checked("filters", text, checks.Numbers)
 
-
-# --- help and completion ---
+    assert numbers("0-3,17") == (0, 1, 2, 3, 17) and numbers("4") == (4,)
+    assert numbers([2, "5-6"]) == (2, 5, 6)
+    assert checks.checked("filters", "0-2", checks.Filters) == (0, 1, 2)
 
 
 def test_help_is_quick_and_names_defaults_and_an_example():
@@ -463,3 +460,14 @@ def test_masks_mixtures_and_colours(photo, painting, small_weights, tmp_path, ca
     same(out / "photo_painting_second_purposeful.png", wanted)
     assert cli.main(["gatys", str(photo), "--style", str(painting), "--strength", "7"]) == 2
     assert "7" in capsys.readouterr().err
+
+
+def test_all_filters(photo, small_weights, tmp_path, capsys):
+    out = tmp_path / "out"
+    words = [photo, "--layer", "relu1_1", "--filters", "all", "-o", out]
+    assert run("feature-map", *words, weights=small_weights) == 0
+    given = {"weights": small_weights, "long_edge": 48, "steps": 4, "settings": "fast"}
+    wanted = fmi.invert.feature_map(photo, "relu1_1", "all", **given)
+    assert len(wanted) == len(list(out.glob("*.png"))) > 2
+    for number, one in enumerate(wanted):
+        same(out / f"photo_relu1_1_filter{number}.png", one)

@@ -626,3 +626,22 @@ def test_the_network_is_part_of_the_key(tmp_path, exported, picture_folder):
         assert cli.main(["draw", str(HERE / "fig3.yaml"), *run]) == 0
         keys.add(json.loads((tmp_path / "golden_gate/relu0_filter0.json").read_text())["key"])
     assert len(keys) == 2
+
+
+@pytest.mark.parametrize("filters, chain", [("all", 0), ("0-11", 1), ("3,5", 1)])
+def test_many_filters_of_a_layer_are_wrapped_and_named(tmp_path, monkeypatch, filters, chain):
+    blocks = []
+    draw = sheets.sheet
+    monkeypatch.setattr(sheets, "sheet", lambda b, *rest: draw(blocks.extend(b) or b, *rest))
+    words = ["PICTURES=skimage:coffee", "LAYERS=relu2_1", "LONG_EDGE=32", "STEPS=1", "STOP=0"]
+    more = ["WEIGHTS=embedded", f"FILTERS={filters}", f"CHAIN={chain}"]
+    assert cli.main(["figure", "fig3", *words, *more, f"RESULTS={tmp_path / 'r'}"]) == 0
+    (block,) = blocks
+    assert block.caption.startswith("Coffee") or block.caption.startswith("coffee")
+    assert ("chained" in block.caption) == bool(chain)
+    titles = [title for row in block.titles for title in row]
+    if filters == "3,5":
+        assert list(block.columns) == ["3", "5"] and not titles
+        return
+    assert max(map(len, block.panels)) <= 10 and "relu2_1" in block.caption
+    assert titles == [f"relu2_1:{n}" for n in range(len(titles))] and len(titles) > 10

@@ -3,6 +3,8 @@
 import inspect
 import json
 import logging
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -275,7 +277,8 @@ def test_what_cannot_be_used_is_refused(picture, options, call, message):
 WRONG = {
     "layer": [3, True, b"relu1_1", [3], [["relu1_1"]], {"relu1_1": 1}, "", "relu1_1:1.5", "a\0b"],
     "filters": [
-        "0",
+        "x",
+        "5-2",
         0.0,
         [0.5],
         [np.float32(1)],
@@ -431,3 +434,25 @@ def test_names_are_escaped_in_html():
     points = notebook.curve([100.0, 10.0, 1.0]).split('points="')[1].split('"')[0]
     assert points == "0.0,0.0 110.0,45.0 220.0,90.0"  # a straight line: the scale is logarithmic
     assert notebook.curve([-1.0, -3.0]).count("-") > 0
+
+
+def test_pictures_by_name(tmp_path, monkeypatch):
+    given = {"weights": "embedded", "long_edge": 32, "steps": 1, "progress": False}
+    Image.fromarray(smooth_picture(30, 40)).save(tmp_path / "my-photo.png")
+    monkeypatch.setenv("FMI_PICTURES", str(tmp_path))
+    named = fmi.invert.code("my_photo", "relu1_1", **given)
+    path = fmi.invert.code(tmp_path / "my-photo.png", "relu1_1", **given)
+    assert named.array.tobytes() == path.array.tobytes()
+    coffee = fmi.invert.code("skimage:coffee", "relu1_1", **given)
+    assert coffee.record["pictures"]["content"]["name"] == "coffee"
+    with pytest.raises(InputError, match="nowhere"):
+        fmi.invert.code("nowhere", "relu1_1", **given)
+
+
+def test_mxnet_whose_import_has_failed_before():
+    code = (
+        "try:\n    import mxnet\nexcept AttributeError:\n    pass\n"
+        "import fmi.invert, mxnet\nprint(mxnet.nd.ones(2).sum().asscalar())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "2.0\n"), done.stderr

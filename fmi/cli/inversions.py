@@ -5,14 +5,16 @@ from __future__ import annotations
 import argparse
 import glob
 import os
-import re
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple
 
 from fmi.cli.lazy import Command
 from fmi.errors import InputError
+
+if TYPE_CHECKING:
+    from fmi.networks.base import Network
 
 __all__ = [
     "COMMANDS",
@@ -21,7 +23,6 @@ __all__ = [
     "add_keywords",
     "diverging",
     "options_of",
-    "ranges",
     "sources",
 ]
 
@@ -95,8 +96,6 @@ COMMANDS: Dict[str, Kind] = {
     ),
 }
 
-MOST_FILTERS = 10_000  # in a range
-NUMBER = re.compile(r"\s*[0-9]{1,9}\s*")
 
 # Words for the help; what is not named here is explained in fmi/settings.py.
 SETTINGS = {
@@ -124,6 +123,7 @@ OPTIONS = {
     "mask": "picture whose white confines where the texture or style goes",
 }
 TRANSFERS = ("purposeful", "gatys")
+ALL = "all"  # filters
 UNMASKED = ("code", "maximise")  # functions that refuse a mask
 
 
@@ -182,7 +182,7 @@ def _fill(command: argparse.ArgumentParser, kind: Kind) -> None:
             "--layer", required=True, help="such as relu3_2, or relu1_2,relu2_1 for both together"
         )
     if kind.filters:
-        command.add_argument("--filters", help="such as 4,17 or 0-15, counted from 0")
+        command.add_argument("--filters", help="such as 4,17 or 0-15, counted from 0, or all")
     if kind.function == "feature_map":
         command.add_argument(
             "--chain", action="store_true", help="each target from the picture before (2016 code)"
@@ -298,27 +298,6 @@ def sources(names: Sequence[str]) -> List[Path]:
     return found
 
 
-def ranges(text: Optional[str]) -> Optional[str]:
-    """Return a list of numbers with its ranges written out.
-
-    >>> ranges("0-3,17")
-    '0,1,2,3,17'
-    """
-    if text is None:
-        return None
-    found: List[str] = []
-    for part in text.split(","):
-        first, dash, last = part.partition("-")
-        if dash and NUMBER.fullmatch(first) and NUMBER.fullmatch(last):
-            low, high = int(first), int(last)
-            if not low <= high < low + MOST_FILTERS:
-                raise InputError(f"{part!r} is no range of filters: write it like 0-15")
-            found += map(str, range(low, high + 1))
-        else:
-            found.append(part)
-    return ",".join(found)
-
-
 @dataclass(frozen=True)
 class _Piece:
     """One call of a function of fmi.invert: its arguments, and the names of its results."""
@@ -350,7 +329,7 @@ def _pieces(kind: Kind, chosen: argparse.Namespace, alone: bool) -> Iterator[_Pi
                 yield _Piece(arguments, ("_".join([label, own, *layers, kind.function]),))
             continue
         if kind.filters:
-            numbers = checks.checked("filters", ranges(chosen.filters), Optional[checks.Numbers])
+            numbers = checks.checked("filters", chosen.filters, Optional[checks.Numbers])
             names, filters = places_of(layers, None, numbers)
             chain = getattr(chosen, "chain", False)
             inverts = kind.function == "feature_map"
@@ -368,6 +347,17 @@ def _pieces(kind: Kind, chosen: argparse.Namespace, alone: bool) -> Iterator[_Pi
             yield _Piece((content, layers, draws), tuple(f"{stem}_draw{n}" for n in range(draws)))
         else:
             yield _Piece((content, layers), (f"{label}_{'_'.join(layers)}_{kind.function}",))
+
+
+def _all_filters(chosen: argparse.Namespace, options: Dict[str, Any]) -> Network:
+    """Write out that all filters are asked for, and return the network, which has been loaded."""
+    from fmi.networks import catalogue
+
+    given = {name: options.pop(name) for name in ("network", "weights", "input") if name in options}
+    layers = chosen.layer.split(",")
+    network = catalogue.load(**given, layers=layers)
+    chosen.filters = f"0-{min(network.layer(name).channels for name in layers) - 1}"
+    return network
 
 
 def _named(pieces: Sequence[_Piece]) -> List[_Piece]:
@@ -391,6 +381,8 @@ def _run(kind: Kind, chosen: argparse.Namespace) -> int:
         )
     if filmed and kind.function == "random" and chosen.draws > 1:
         raise InputError("--gif, --mp4 and --save-every show one draw: omit --draws")
+    if kind.filters and chosen.filters == ALL:
+        options["network"] = _all_filters(chosen, options)
     pieces = _named(list(_pieces(kind, chosen, filmed)))
     number = sum(len(piece.names) for piece in pieces)
     one = chosen.out.suffix.lower() == ".png"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 from fmi.cli import inversions
 from fmi.cli.lazy import Command
@@ -60,8 +60,8 @@ def _run(chosen: argparse.Namespace) -> int:
             f"a sheet shows one picture, but {len(others) + 1} match {chosen.picture!r}"
         )
     options = inversions.options_of(chosen)
-    text = inversions.ranges(chosen.filters)
-    numbers = None if text is None else checks.checked("filters", text, checks.Numbers)
+    text = None if chosen.filters == inversions.ALL else chosen.filters
+    numbers = checks.checked("filters", text, Optional[checks.Numbers])
     (layer, *more), filters = places_of(chosen.layer, None, numbers)
     if more:
         raise InputError("a sheet shows one layer")

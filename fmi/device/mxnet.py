@@ -12,6 +12,7 @@ import ctypes
 import functools
 import logging
 import os
+import sys
 from typing import TYPE_CHECKING, Any, Optional, Union
 
 import numpy as np
@@ -90,6 +91,9 @@ def _import_mxnet():  # type: ignore[no-untyped-def]  # MXNet has no type hints
     # threads also wait actively, which slows it down severely if other processes use the cores.
     threads = environment.variable("OMP_NUM_THREADS", variables.threads())
     waiting = environment.variable("OMP_WAIT_POLICY", os.environ.get("OMP_WAIT_POLICY", "PASSIVE"))
+    if "mxnet" not in sys.modules:  # what is left of an import that has failed (np.bool)
+        for name in [name for name in sys.modules if name.startswith("mxnet.")]:
+            del sys.modules[name]
     try:
         with threads, waiting:
             import mxnet

@@ -5,10 +5,28 @@ from __future__ import annotations
 import contextlib
 import logging
 from pathlib import Path
-from typing import Any, Dict, FrozenSet, Iterable, List, Mapping, Optional, Sequence, Type, Union
+from typing import (
+    Any,
+    Dict,
+    FrozenSet,
+    Iterable,
+    List,
+    Mapping,
+    Optional,
+    Sequence,
+    Type,
+    Union,
+)
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
 from typing_extensions import Annotated, Literal
 
 from fmi import checks, pictures
@@ -19,6 +37,7 @@ from fmi.networks.base import split_filters
 from fmi.sources import table
 
 __all__ = [
+    "ALL",
     "FIGURES",
     "STAND_INS",
     "Experiment",
@@ -43,6 +62,7 @@ STAND_INS = {  # replacements for the paper's pictures if they are missing
     "the_scream": "skimage:rocket",
 }
 LARGEST = 1 << 20  # bytes of a YAML file
+ALL = "all"  # filters: all of a layer
 
 PresetName = Literal["code", "paper", "fast"]
 
@@ -127,12 +147,16 @@ class Fig2(Experiment):
     figure: Literal["fig2"]
 
 
+def _or_all(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
+    return ALL if value == ALL else check(value)
+
+
 class Fig3(Experiment):
     """Feature map inversion of some filters; `chain` may differ between presets."""
 
     figure: Literal["fig3"]
     layers: checks.Names
-    filters: checks.Numbers
+    filters: Annotated[checks.Numbers, WrapValidator(_or_all)]  # or ALL
     chain: Union[bool, Dict[PresetName, bool]]
 
     @property

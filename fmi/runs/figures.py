@@ -6,7 +6,7 @@ import functools
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, Type
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, Type, Union
 
 import numpy as np
 
@@ -33,6 +33,7 @@ TITLES = {  # titles of the pictures in the paper
     "golden_gate": "The Golden Gate Bridge",
     "tubingen": "Neckarfront with Hölderlinturm and Collegiate",
 }
+WIDEST = 10  # panels in a row
 LONGEST = 60  # characters of the name of a picture in the names of its files
 
 
@@ -225,9 +226,13 @@ def _fig2(run: Run, experiment: Fig2) -> List[Block]:
 
 
 def _fig3(run: Run, experiment: Fig3) -> List[Block]:
-    """Draw rows of layers and columns of filters, in one block for each content picture."""
+    """Draw rows of layers and columns of filters, in one block for each content picture.
+
+    A layer with more than :data:`WIDEST` filters has a block of its own, with several rows.
+    """
     named, chain = run.named(experiment.pictures), experiment.chained(run.preset)
-    rows = [(name, own or experiment.filters) for name, own in run.layers(experiment.layers)]
+    layers = run.layers(experiment.layers)
+    rows = [(name, own or _filters(run, name, experiment.filters)) for name, own in layers]
     options = {**run.options, "seed": experiment.seed}
     jobs = [
         Job(
@@ -239,15 +244,51 @@ def _fig3(run: Run, experiment: Fig3) -> List[Block]:
     ]
     panels = run.panels(jobs)
     same = len({filters for _, filters in rows}) == 1
-    return [
-        Block(
-            panels[n * len(rows) : (n + 1) * len(rows)],
-            rows=[name if same else f"{name}:{','.join(map(str, own))}" for name, own in rows],
-            columns=[str(index) for index in rows[0][1]] if same else (),
-            caption=f"({_letter(n, 'a')}) {one.title}" if len(named) > 1 else one.title,
-        )
+    # With the paper's own filters, the chain is the published one.
+    others = "filters" in experiment.given or any(own for _, own in layers)
+    told = ", chained" if chain and others else ""
+    captions = [
+        f"({_letter(n, 'a')}) {one.title}{told}" if len(named) > 1 else f"{one.title}{told}"
         for n, one in enumerate(named)
     ]
+    blocks = []
+    for n, caption in enumerate(captions):
+        own = panels[n * len(rows) : (n + 1) * len(rows)]
+        if max(len(filters) for _, filters in rows) > WIDEST:
+            blocks += [
+                _wrapped(row, layer, filters, f"{caption}, {layer}")
+                for row, (layer, filters) in zip(own, rows)
+            ]
+            continue
+        blocks.append(
+            Block(
+                own,
+                rows=[name if same else f"{name}:{','.join(map(str, f))}" for name, f in rows],
+                columns=[str(index) for index in rows[0][1]] if same else (),
+                caption=caption,
+            )
+        )
+    return blocks
+
+
+def _filters(run: Run, layer: str, filters: Union[str, Tuple[int, ...]]) -> Tuple[int, ...]:
+    """Return the numbers of filters, which may be all of a layer."""
+    if isinstance(filters, str):
+        return tuple(range(run.network.layer(layer).channels))
+    return filters
+
+
+def _wrapped(
+    panels: Sequence[np.ndarray], layer: str, filters: Sequence[int], caption: str
+) -> Block:
+    """Return a block of the filters of one layer, each with its title."""
+    titles = [f"{layer}:{index}" for index in filters]
+    places = range(0, len(panels), WIDEST)
+    return Block(
+        [list(panels[n : n + WIDEST]) for n in places],
+        titles=[titles[n : n + WIDEST] for n in places],
+        caption=caption,
+    )
 
 
 def _letter(number: int, first: str) -> str:

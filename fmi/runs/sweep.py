@@ -42,7 +42,7 @@ from fmi.pictures import Picture
 from fmi.runs import cluster as clusters
 from fmi.runs import experiment as experiments
 from fmi.runs.cluster import Batch, Cluster
-from fmi.runs.experiment import Experiment
+from fmi.runs.experiment import ALL, Experiment
 from fmi.runs.figures import Run
 from fmi.runs.panels import Bar, Job, shared_out
 from fmi.runs.progress import Panel, running, save_panels
@@ -53,7 +53,6 @@ __all__ = ["ALL", "Panel", "Sweep", "jobs", "panels", "read", "sweep"]
 
 log = logging.getLogger(__name__)
 
-ALL = "all"  # layers: all activations; filters: all of a layer
 FILE, LOG, SUMMARY = "sweep.yaml", "sweep.log", "summary.json"
 TOGETHER = 16  # panels that one call computes in a batch, unless `batch` is given
 
