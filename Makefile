@@ -34,7 +34,7 @@ given = $(filter-out $(addsuffix =%,$(OWN)),$(MAKEOVERRIDES))
 .DEFAULT_GOAL := help
 TRAINING := experiments/embedded/train.yaml
 
-.PHONY: help setup demo $(FIGURES) models pictures claims atlas gallery verify train-embedded bench docs doctor \
+.PHONY: help setup demo $(FIGURES) models pictures claims atlas gallery verify train-embedded bench notebook docs doctor \
 	test test-cu112 test-lowest lint format clean clean-results another-wheel
 
 help: ## list what there is
@@ -92,6 +92,13 @@ $(VENV)/.bench: $(VENV)/.ready
 
 bench: $(VENV)/.bench ## time fmi beside PyTorch and the 2016 loop, into results/bench/ (BENCH=--quick)
 	@$(BIN)/python -m experiments.bench $(BENCH)
+
+$(VENV)/.notebook: $(VENV)/.ready
+	@PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet -e '.[notebook]'
+	@touch $@
+
+notebook: $(VENV)/.notebook ## open the notebooks in JupyterLab
+	@$(BIN)/python -m jupyterlab experiments/notebooks
 
 docs: $(VENV)/.ready ## build the documentation into docs/_build/html
 	$(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build/html

@@ -26,6 +26,7 @@ CLAIMS = ["scikit-learn>=1.0"]  # KMeans, photographs
 VIDEO = ["imageio-ffmpeg"]  # videos of descents
 COMPLETION = ["shtab"]
 CLUSTER = ["distributed"]  # sweeps on a cluster
+NOTEBOOK = ["jupyterlab", "ipywidgets"]
 DOCS = [
     "sphinx>=7",
     "myst-nb>=1.1",
@@ -110,6 +111,7 @@ setup(
         "completion": COMPLETION,
         "cluster": CLUSTER,
         "claims": CLAIMS,
+        "notebook": NOTEBOOK,
         "docs": DOCS,
         "test": [*TEST, *WEIGHTS, *CLAIMS],
         "dev": [

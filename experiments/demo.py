@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 from typing import Dict, Sequence, Tuple
 
+from experiments.usage import helped
 from fmi import cli
 from fmi.errors import FmiError, InputError
 from fmi.networks.weights import PHOTOGRAPHS
@@ -73,6 +74,8 @@ def network(arguments: Sequence[str]) -> str:
 
 def main(arguments: Sequence[str]) -> int:
     """Draw them one after the other; the exit status is that of the first that fails."""
+    if helped(arguments, __doc__):
+        return 0
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         weights = network(arguments)

@@ -25,7 +25,10 @@ def farthest(table: Table) -> str:
 
 
 PRECISIONS = Comparison(
-    "precisions", {name: {"precision": name} for name in ("float32", "bfloat16")}, farthest
+    "precisions",
+    {name: {"precision": name} for name in ("float32", "bfloat16")},
+    farthest,
+    __doc__,
 )
 
 if __name__ == "__main__":

@@ -13,12 +13,13 @@ import logging
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Mapping, Sequence
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence
 
 import numpy as np
 from tqdm.auto import tqdm
 
 from experiments.outcome import finished
+from experiments.usage import helped
 from fmi import files, invert, sheets
 from fmi.errors import FmiError
 from fmi.pictures import Picture
@@ -42,11 +43,14 @@ class Comparison:
         Names of the standard and of what is compared with it, with their keywords.
     summary
         Function that returns the last line for a table of :func:`shares`.
+    about
+        The docstring of the script.
     """
 
     name: str
     options: Mapping[str, Mapping[str, Any]]
     summary: Callable[[Table], str]
+    about: Optional[str]
 
 
 def pair(run: Run, comparison: Comparison, picture: Picture, layer: str, index: int) -> Pair:
@@ -93,7 +97,7 @@ def in_less_time(table: Table) -> str:
 
 
 PRESETS = Comparison(
-    "presets", {name: {"settings": name} for name in ("code", "fast")}, in_less_time
+    "presets", {name: {"settings": name} for name in ("code", "fast")}, in_less_time, __doc__
 )
 
 
@@ -139,6 +143,8 @@ def measure(words: Sequence[str]) -> Table:
 
 def main(arguments: Sequence[str], comparison: Comparison = PRESETS) -> int:
     """Exit status 2 for a mistake in the input, 130 after Ctrl-C, when nothing is written."""
+    if helped(arguments, comparison.about):
+        return 0
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     try:
         run = read(FIG3, [f"RESULTS=results/{comparison.name}", *arguments])

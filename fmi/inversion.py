@@ -165,31 +165,36 @@ class Inversion:
         return {**self.record, "outcome": outcome}
 
     def save(self, path: Union[str, Path], undenoised: bool = False, **extra: Any) -> None:
-        """Write the picture as PNG, with its description in a text chunk and in a JSON file.
+        """Write the picture as PNG, JPEG or WebP, and its description as JSON beside it.
+
+        A PNG has the pixels as they are, and the description in a text chunk too. JPEG (quality 95,
+        full colour resolution) and WebP (quality 95) are smaller, but alter the pixels a little.
 
         Parameters
         ----------
         path
-            Path of the PNG. The JSON file has the same name with the suffix ``.json``.
+            Path of the picture, which ends in ``.png``, ``.jpg``, ``.jpeg`` or ``.webp``. The JSON
+            file has the same name with the suffix ``.json``.
         undenoised
-            Whether to write the picture before denoising too, to ``..._undenoised.png``.
+            Whether to write the picture before denoising too, to ``..._undenoised`` in the same
+            format.
         extra
             Additional entries of the JSON file.
 
         Raises
         ------
         InputError
-            If `path` does not end in ``.png`` or cannot be written, or if JSON cannot represent
-            `extra`.
+            If `path` has another suffix or cannot be written, if the format is too small for the
+            picture, or if JSON cannot represent `extra`.
         """
-        path = _png(path)
+        path = _path(path)
         record = {**self.describe(), "loss": self.loss, **extra}
         files.json_text(record)  # refuse it before anything is written
         text = json.dumps(self.describe(), sort_keys=True)
         if undenoised:
-            raw = path.with_name(f"{path.stem}_undenoised.png")
-            pictures.save_png(raw, np.asarray(self.undenoised), {"fmi": text})
-        pictures.save_png(path, np.asarray(self.image), {"fmi": text})
+            raw = path.with_name(f"{path.stem}_undenoised{path.suffix}")
+            pictures.save(raw, np.asarray(self.undenoised), {"fmi": text})
+        pictures.save(path, np.asarray(self.image), {"fmi": text})
         files.save_json(path.with_suffix(".json"), record)
 
     def _repr_png_(self) -> bytes:
@@ -239,14 +244,13 @@ class Inversions(List[Inversion]):
         return notebook.contact([(one._repr_png_(), one.title) for one in self])
 
 
-def _png(path: Union[str, Path]) -> Path:
+def _path(path: Union[str, Path]) -> Path:
     try:
-        path = Path(path)
+        return Path(path)
     except TypeError:
-        raise InputError(f"path={shown(path)} must be the path of a .png file") from None
-    if path.suffix.lower() != ".png":
-        raise InputError(f"{path}: inversions are saved as .png; choose a name that ends in .png")
-    return path
+        raise InputError(
+            f"path={shown(path)} must be the path of a picture, such as result.png"
+        ) from None
 
 
 Keep = Callable[[int, Inversion], None]

@@ -23,16 +23,18 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
 from fmi import files
-from fmi.errors import InputError, unknown
+from fmi.errors import InputError, brief, unknown
 from fmi.sources import table
 
 __all__ = [
     "FORMATS",
     "LARGEST",
     "PIXELS",
+    "SAVED",
     "SKIMAGE",
     "SUFFIXES",
     "Picture",
+    "Saved",
     "Source",
     "denoised",
     "eight_bits",
@@ -42,6 +44,7 @@ __all__ = [
     "from_rgb",
     "named",
     "read",
+    "save",
     "save_png",
     "to_network",
     "to_rgb",
@@ -65,6 +68,34 @@ SKIMAGE = {  # free pictures in the wheel of scikit-image: file name and credit
     "hubble_deep_field": ("hubble_deep_field.jpg", "NASA and ESA, public domain"),
     "immunohistochemistry": ("ihc.png", "no known copyright restrictions"),
     "retina": ("retina.jpg", "Mikael Haggstrom, CC0"),
+}
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A format in which pictures are saved.
+
+    Attributes
+    ----------
+    format
+        Its name in PIL.
+    options
+        What the quality is set with.
+    longest
+        Largest number of pixels of a side.
+    """
+
+    format: str
+    options: Dict[str, int]
+    longest: int
+
+
+_JPEG = Saved("JPEG", {"quality": 95, "subsampling": 0}, 65_500)
+SAVED = {  # by the suffix of a file
+    ".png": Saved("PNG", {}, 2**31 - 1),
+    ".jpg": _JPEG,
+    ".jpeg": _JPEG,
+    ".webp": Saved("WEBP", {"quality": 95}, 16_383),
 }
 
 
@@ -493,3 +524,41 @@ def save_png(
         Image.fromarray(pixels).save(beside, format="PNG", pnginfo=info)
 
     files.write_whole(Path(path), write)
+
+
+def save(path: Union[str, Path], pixels: np.ndarray, text: Optional[Dict[str, str]] = None) -> None:
+    """Write a picture in the format that its suffix names, a key of :data:`SAVED`.
+
+    Parameters
+    ----------
+    path
+        Path of the file; an incomplete one is never left behind.
+    pixels
+        (H, W, 3) uint8 RGB.
+    text
+        Text chunks, which only a PNG has.
+
+    Raises
+    ------
+    InputError
+        If the format does not exist or is too small for the picture, or if the file cannot be
+        written.
+    """
+    path = Path(path)
+    kind = SAVED.get(path.suffix.lower())
+    if kind is None:
+        raise InputError(
+            f"{brief(path)}: pictures are saved as {', '.join(SAVED)}; choose a name that ends in"
+            " one of them"
+        )
+    if kind.format == "PNG":
+        save_png(path, pixels, text)
+        return
+    height, width = pixels.shape[:2]
+    if max(height, width) > kind.longest:
+        raise InputError(
+            f"{brief(path)}: {width} x {height} pixels are too many for {kind.format}, whose sides"
+            f" have up to {kind.longest}; choose a name that ends in .png"
+        )
+    image, options = Image.fromarray(pixels), kind.options
+    files.write_whole(path, lambda beside: image.save(beside, format=kind.format, **options))

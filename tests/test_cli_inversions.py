@@ -113,6 +113,33 @@ def test_one_file_several_pictures_and_patterns(photo, painting, small_weights, 
     }
 
 
+@pytest.mark.parametrize("name", ["new/result.jpg", "result.JPEG", "result.v2.webp"])
+def test_one_file_in_a_smaller_format(name, photo, small_weights, tmp_path, capsys):
+    one = tmp_path / name
+    assert run("code", photo, "--layer", "relu1_1", "-o", one, weights=small_weights) == 0
+    assert capsys.readouterr().out == f"{one}\n"
+    kind = {"jpg": "JPEG", "jpeg": "JPEG", "webp": "WEBP"}[one.suffix[1:].lower()]
+    with Image.open(one) as image:
+        assert (image.format, image.size) == (kind, (48, 36))
+    assert one.with_suffix(".json").is_file()
+    again = tmp_path / f"again{one.suffix}"
+    assert cli.main(["repeat", str(one.with_suffix(".json")), "-o", str(one)]) == 2
+    words = [one.with_suffix(".json"), "--picture", photo, "--weights", small_weights]
+    assert cli.main(["repeat", *map(str, words), "-o", str(again)]) == 0
+    assert again.read_bytes() == one.read_bytes()
+
+
+def test_the_photograph_is_not_replaced(photo, painting, small_weights, capsys):
+    before = photo.read_bytes()
+    for words in (
+        ["code", photo, "--layer", "relu1_1"],
+        ["gatys", painting, "--style", photo],
+    ):
+        assert run(*words, "-o", photo, weights=small_weights) == 2
+        assert f"would replace {photo}" in capsys.readouterr().err.splitlines()[-1]
+    assert photo.read_bytes() == before
+
+
 def test_a_telephone_photograph_with_12_megapixels(small_weights, tmp_path):
     path = tmp_path / "phone.jpg"
     exif = Image.Exif()

@@ -101,5 +101,5 @@ def test_bad_input(call, facts):
 
 def test_scikit_learn_is_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn.cluster", None)
-    with pytest.raises(InputError, match=r"fmi\[claims\]"):
+    with pytest.raises(InputError, match=r"pip install -e '.*\[claims\]"):
         gap(groups(1))

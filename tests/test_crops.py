@@ -48,7 +48,7 @@ def test_a_missing_package_is_named(missing, monkeypatch):
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name: None if name == missing else find(name)
     )
-    with pytest.raises(InputError, match=r"scikit-(learn|image).*pip install 'fmi\[claims\]'"):
+    with pytest.raises(InputError, match=r"scikit-(learn|image).*pip install -e '.*\[claims\]'"):
         photographs()
 
 

@@ -32,6 +32,44 @@ def fmi(*words, **environ):
     )
 
 
+# --- what to install ---
+
+
+def test_extras_are_installed_from_the_clone(monkeypatch, tmp_path):
+    assert environment.pip_install("cluster") == f"pip install -e '{HERE}[cluster]'"
+    again = f"pip install -e '{HERE}[cu112]' --force-reinstall"
+    assert environment.pip_install("cu112", "--force-reinstall") == again
+    monkeypatch.setattr(environment, "__file__", str(tmp_path / "fmi/device/environment.py"))
+    error = environment.lacking("video", "--mp4 needs imageio-ffmpeg")
+    assert isinstance(error, SetupError)
+    advice = "pip install -e '.[video]' in the folder of fmi's clone"
+    assert str(error) == f"--mp4 needs imageio-ffmpeg: {advice}"
+    advice = "pip install -e '.[cu112]' --force-reinstall in the folder of fmi's clone"
+    assert environment.pip_install("cu112", "--force-reinstall") == advice
+    assert environment.pip_install("cpu") == "pip install 'mxnet==1.9.1'"
+
+
+@pytest.mark.parametrize(
+    ("package", "words", "extra"),
+    [
+        ("shtab", ["completion", "bash"], "completion"),
+        ("imageio_ffmpeg", ["code", "skimage:coffee", "--layer", "relu1_1", "--mp4"], "video"),
+    ],
+)
+def test_a_missing_package_is_told_with_its_extra(package, words, extra, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, package, None)
+    assert cli.main(words) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith(environment.pip_install(extra))
+
+
+def test_no_text_advises_what_is_on_no_index():
+    texts = [*HERE.glob("*.md"), *HERE.glob("docs/**/*.md")]
+    texts += [path for folder in ("fmi", "experiments") for path in HERE.glob(f"{folder}/**/*.py")]
+    for path in texts:
+        assert "install 'fmi[" not in path.read_text(encoding="utf-8"), path
+
+
 # --- variables ---
 
 

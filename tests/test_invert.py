@@ -106,8 +106,8 @@ def test_save_writes_png_text_and_json(picture, options, tmp_path):
     record = json.loads((tmp_path / "x.json").read_text())
     assert record["loss"] == found.loss
     assert sorted(p.name for p in tmp_path.iterdir()) == ["x.json", "x.png"]
-    with pytest.raises(InputError, match=r"x\.jpg: .*\.png"):
-        found.save(tmp_path / "x.jpg")
+    with pytest.raises(InputError, match=r"x\.bmp: .*\.png, \.jpg, \.jpeg, \.webp"):
+        found.save(tmp_path / "x.bmp")
     with pytest.raises(InputError, match="cannot be written"):
         found.save(tmp_path / "x.json" / "y.png")
 
@@ -348,9 +348,48 @@ def test_errors_of_a_callback_pass_through(picture, options):
         fmi.invert.code(picture, "relu1_1", callback=fails, **options)
 
 
+@pytest.mark.parametrize("name, kind", [("x.jpg", "JPEG"), ("x.JPEG", "JPEG"), ("x.webp", "WEBP")])
+def test_save_in_smaller_formats(name, kind, picture, options, tmp_path):
+    found = fmi.invert.code(picture, "relu1_1", **options)
+    found.save(tmp_path / name, undenoised=True)
+    before = f"x_undenoised{(tmp_path / name).suffix}"
+    assert {path.name for path in tmp_path.iterdir()} == {name, before, "x.json"}
+    for file, wanted in ((name, found.image), (before, found.undenoised)):
+        with Image.open(tmp_path / file) as image:
+            assert (image.format, image.size) == (kind, found.image.size)
+            off = np.asarray(image.convert("RGB"), float) - np.asarray(wanted, float)
+        assert np.abs(off).mean() < 3, file
+    assert json.loads((tmp_path / "x.json").read_text())["loss"] == found.loss
+
+
+def test_jpeg_keeps_the_resolution_of_colours(tmp_path):
+    pixels = np.zeros((32, 32, 3), np.uint8)
+    pixels[:, ::2, 0] = pixels[:, 1::2, 2] = 200
+    pictures.save(tmp_path / "x.jpg", pixels)
+    off = np.asarray(Image.open(tmp_path / "x.jpg"), float) - pixels
+    assert np.abs(off).mean() < 6
+
+
+def test_a_picture_too_long_for_its_format_is_refused(tmp_path):
+    pixels = np.zeros((2, 16_384, 3), np.uint8)
+    with pytest.raises(InputError, match=r"16384 x 2 .*WEBP.*16383.*\.png"):
+        pictures.save(tmp_path / "x.webp", pixels)
+    assert not list(tmp_path.iterdir())
+    pictures.save(tmp_path / "x.png", pixels)
+
+
 def test_save_refuses_what_cannot_be_written(picture, options, tmp_path):
     found = fmi.invert.code(picture, "relu1_1", **options)
-    for wrong in (3, None, "a\0b.png", "x" * 5000 + ".png", "/dev/null/x.png", "x.jpg", ""):
+    for wrong in (
+        3,
+        None,
+        "a\0b.png",
+        "x" * 5000 + ".png",
+        "/dev/null/x.png",
+        "/dev/null/x.jpg",
+        "x.gif",
+        "",
+    ):
         with pytest.raises(InputError):
             found.save(wrong)
     for extra in (object(), float("nan"), {1}, b"x", np.zeros(3)):

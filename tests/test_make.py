@@ -45,7 +45,8 @@ def test_unknown_variable():
 def test_help_lists_every_word():
     words = make("help").stdout
     listed = ("fig1 ... fig5", "demo", "test", "lint", "clean", "models", "pictures", "bench")
-    for word in (*listed, "verify", "setup", "clean-results", "test-cu112", "test-lowest"):
+    more = ("verify", "setup", "clean-results", "test-cu112", "test-lowest", "notebook")
+    for word in (*listed, *more):
         assert f"\n{word} " in "\n" + words
     assert "another-wheel" not in words
 
@@ -67,6 +68,14 @@ def test_bench_goes_on_without_pytorch(tmp_path):
     done = subprocess.run(command, cwd=HERE, env=USUAL, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "PyTorch cannot be installed\n")
     assert done.stdout.endswith("ran -m experiments.bench --quick\n")
+
+
+def test_notebook_installs_jupyterlab_once_and_opens_the_notebooks(project):
+    done = project("notebook")
+    assert done.returncode == 0, done.stderr
+    assert any(line.endswith("-e .[notebook]") for line in done.commands)
+    assert done.commands[-1] == "-m jupyterlab experiments/notebooks"
+    assert project("notebook").commands == ["-m jupyterlab experiments/notebooks"]
 
 
 def test_unknown_wheel():

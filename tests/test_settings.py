@@ -94,7 +94,7 @@ def test_text_becomes_the_fields_type():
         ({"clip": 0}, "clip=0 must be greater than 0"),
         ({"anti_aliasing": "perhaps"}, "anti_aliasing='perhaps' must be"),
         ({"gradient": "scales"}, "unknown gradient 'scales'; did you mean scale"),
-        ({"schedule": "linear"}, "unknown schedule 'linear'; did you mean cosine"),
+        ({"schedule": "linear"}, "unknown schedule 'linear'; known: steps, cosine"),
         ({"pool": "sum"}, "unknown pool 'sum'; known: avg, max"),
         ({"pool": 3}, "pool=3 must be one of avg, max"),
         ({"alpha": 3}, "unknown setting 'alpha'"),

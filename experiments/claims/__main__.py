@@ -38,6 +38,7 @@ from experiments.claims import (
 from experiments.claims.question import Question
 from experiments.claims.study import Study
 from experiments.claims.table import Claim, Drawn, Facts, Report, Source
+from experiments.usage import helped
 from fmi.device.environment import cpu_name
 from fmi.errors import FmiError, unknown
 from fmi.inversion import versions
@@ -142,6 +143,8 @@ def run(words: Sequence[str]) -> None:
 
 def main(words: Sequence[str]) -> int:
     """Exit status 2 for a mistake in the input, 130 after Ctrl-C; finished panels are kept."""
+    if helped(words, __doc__):
+        return 0
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         if words[:1] == ["page"] and len(words) > 2:

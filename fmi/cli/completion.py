@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import Any
 
-from fmi.errors import SetupError
+from fmi.device.environment import lacking
 
 __all__ = ["SHELLS", "add"]
 
@@ -28,7 +28,7 @@ def _completion(commands: Any, parser: argparse.ArgumentParser, chosen: argparse
     try:
         import shtab  # type: ignore[import-untyped,import-not-found,unused-ignore]
     except ImportError:
-        raise SetupError("completion needs shtab: pip install 'fmi[completion]'") from None
+        raise lacking("completion", "completion needs shtab") from None
     for command in commands.choices.values():
         command.filled()
     sys.stdout.write(shtab.complete(parser, shell=chosen.shell))

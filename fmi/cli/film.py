@@ -9,7 +9,8 @@ import numpy as np
 
 from fmi import pictures
 from fmi.descent import State
-from fmi.errors import InputError, SetupError
+from fmi.device.environment import lacking
+from fmi.errors import InputError
 
 __all__ = ["MOST", "Film"]
 
@@ -85,7 +86,7 @@ def _check_video() -> None:
     try:
         import imageio_ffmpeg  # type: ignore[import-untyped,import-not-found,unused-ignore]  # noqa: F401
     except ImportError:
-        raise SetupError("--mp4 needs imageio-ffmpeg: pip install 'fmi[video]'") from None
+        raise lacking("video", "--mp4 needs imageio-ffmpeg") from None
 
 
 def _write(path: Path, suffix: str, frames: Sequence[np.ndarray]) -> None:

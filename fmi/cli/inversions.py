@@ -201,7 +201,7 @@ def _add_output(command: argparse.ArgumentParser) -> None:
         type=Path,
         default=Path(),
         metavar="OUT",
-        help="a .png file, or a folder (this folder)",
+        help="a .png, .jpg or .webp file, or a folder for .png files (this folder)",
     )
     group.add_argument(
         "--store", metavar="FOLDER", help="folder of results, which are not computed again"
@@ -369,7 +369,7 @@ def _named(pieces: Sequence[_Piece]) -> List[_Piece]:
 
 
 def _run(kind: Kind, chosen: argparse.Namespace) -> int:
-    from fmi import files, invert
+    from fmi import files, invert, pictures
     from fmi.cli.film import Film
 
     options = options_of(chosen)
@@ -385,11 +385,16 @@ def _run(kind: Kind, chosen: argparse.Namespace) -> int:
         options["network"] = _all_filters(chosen, options)
     pieces = _named(list(_pieces(kind, chosen, filmed)))
     number = sum(len(piece.names) for piece in pieces)
-    one = chosen.out.suffix.lower() == ".png"
+    one = chosen.out.suffix.lower() in pictures.SAVED
     if one and number > 1:
         raise InputError(
             f"-o {chosen.out} is one file, but there are {number} results: name a folder"
         )
+    if one and chosen.out.is_file():
+        for path in sources([*chosen.pictures, *(chosen.style if kind.style else [])]):
+            if path.is_file() and path.samefile(chosen.out):
+                raise InputError(f"-o {chosen.out} would replace {path}; choose another name")
+    suffix = chosen.out.suffix if one else ".png"
     folder = chosen.out.parent if one else chosen.out
     files.prepare(folder)
     written: List[Path] = []
@@ -410,7 +415,7 @@ def _run(kind: Kind, chosen: argparse.Namespace) -> int:
             if inversion.stopped == "diverged":
                 diverged.append(stem.name)
                 continue
-            path = stem.with_name(f"{stem.name}.png")
+            path = stem.with_name(f"{stem.name}{suffix}")
             inversion.save(path)
             written.append(path)
             sys.stdout.write(f"{path}\n")

@@ -46,7 +46,7 @@ def _fill(repeat: argparse.ArgumentParser) -> None:
         type=Path,
         default=Path(),
         metavar="OUT",
-        help="a .png file, or a folder (RECORD_repeated.png in this folder)",
+        help="a .png, .jpg or .webp file, or a folder (RECORD_repeated.png in this folder)",
     )
     repeat.add_argument(
         "--picture",
@@ -63,7 +63,7 @@ def _fill(repeat: argparse.ArgumentParser) -> None:
 
 
 def _run(chosen: argparse.Namespace) -> int:
-    from fmi import checks, files, repetition
+    from fmi import checks, files, pictures, repetition
     from fmi.sources import table
 
     record = repetition.read(chosen.record)
@@ -85,7 +85,7 @@ def _run(chosen: argparse.Namespace) -> int:
         record, roles, others, [chosen.record.parent], name=str(chosen.record), **options
     )
     path = chosen.out
-    if path.suffix.lower() != ".png":
+    if path.suffix.lower() not in pictures.SAVED:
         path = path / f"{chosen.record.stem}_repeated.png"
     _check_other(path, chosen.record)
     files.prepare(path.parent)
@@ -137,10 +137,11 @@ def _array(path: Path) -> Any:
 
 def _check_other(path: Path, record: Path) -> None:
     """Check that the result does not replace the record, or the picture beside it."""
+    from fmi import pictures
     from fmi.sources import table
 
     written = [path, path.with_suffix(".json")]
-    kept = [record, record.with_suffix(".json"), record.with_suffix(".png")]
+    kept = [record, record.with_suffix(".json"), *map(record.with_suffix, pictures.SAVED)]
     for new in filter(table.is_file, written):
         if any(new.samefile(old) for old in filter(table.is_file, kept)):
             raise InputError(f"-o {path} would replace {new}; choose another name")

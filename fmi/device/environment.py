@@ -37,6 +37,7 @@ __all__ = [
     "has_amx",
     "import_problem",
     "installed_wheel",
+    "lacking",
     "load_cuda_libraries",
     "own_memory",
     "pip_install",
@@ -64,13 +65,38 @@ CUDA_LIBRARIES = {
 }
 
 
-def pip_install(extra: str) -> str:
-    """Return the command that installs an extra of this package, ``"cpu"`` or ``"cu112"``."""
-    root = Path(__file__).resolve().parents[2]
+def pip_install(extra: str, *options: str) -> str:
+    """Return the command that installs an extra of this package, such as ``"cluster"``.
+
+    fmi is on no package index, so that extras are installed from its clone. The extra ``"cpu"`` is
+    one package, which is named.
+
+    Parameters
+    ----------
+    extra
+        An extra of ``setup.py``.
+    options
+        Options of pip.
+    """
     if extra == "cpu":
-        return "pip install 'mxnet==1.9.1'"
+        return " ".join(["pip install 'mxnet==1.9.1'", *options])
+    root = Path(__file__).resolve().parents[2]
     checkout = (root / "setup.py").is_file()
-    return f"pip install -e '{root}[{extra}]'" if checkout else f"pip install 'fmi[{extra}]'"
+    command = " ".join([f"pip install -e '{root if checkout else '.'}[{extra}]'", *options])
+    return command if checkout else f"{command} in the folder of fmi's clone"
+
+
+def lacking(extra: str, need: str) -> SetupError:
+    """Return the error for a package that is not installed.
+
+    Parameters
+    ----------
+    extra
+        The extra of ``setup.py`` that installs it.
+    need
+        What needs which package, such as ``"a cluster needs dask.distributed"``.
+    """
+    return SetupError(f"{need}: {pip_install(extra)}")
 
 
 def to_cpu() -> str:
@@ -244,15 +270,15 @@ def import_problem(wheel: str, error: str, driver: Driver) -> str:
         if missing:
             return f"mxnet-cu112 cannot be loaded: {missing[0]} is missing: {pip_install('cu112')}"
     again = "cpu" if wheel == "mxnet" else "cu112"
-    return f"{wheel} cannot be loaded ({error}): {pip_install(again)} --force-reinstall"
+    return f"{wheel} cannot be loaded ({error}): {pip_install(again, '--force-reinstall')}"
 
 
 def broken(wheel: str, error: BaseException) -> str:
     """Return the message for a wheel that raises another error when it is imported."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     why = f"{type(error).__name__}: {lines[-1][:200]}" if lines else type(error).__name__
-    again = pip_install("cpu" if wheel == "mxnet" else "cu112")
-    return f"{wheel} cannot be imported ({why}): {again} --force-reinstall"
+    again = pip_install("cpu" if wheel == "mxnet" else "cu112", "--force-reinstall")
+    return f"{wheel} cannot be imported ({why}): {again}"
 
 
 def cpu_flags() -> FrozenSet[str]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from fmi.device.environment import pip_install
 from fmi.errors import InputError
 from fmi.evidence.intervals import complete, numbers
 
@@ -103,6 +104,6 @@ def _kmeans() -> Any:
         from sklearn.cluster import KMeans
     except ImportError:
         raise InputError(
-            "clusters need scikit-learn, which is not installed: pip install 'fmi[claims]'"
+            f"clusters need scikit-learn, which is not installed: {pip_install('claims')}"
         ) from None
     return KMeans

