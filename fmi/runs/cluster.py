@@ -287,7 +287,11 @@ def _local(distributed: Any, number: int, run: Run) -> Any:
     threads = max(1, int(variables.threads()) // number)
     workers = "a worker" if number == 1 else f"{number} workers"
     log.info("sweep: %s with %d thread%s each", workers, threads, "" if threads == 1 else "s")
-    with _reported("the workers cannot begin"):  # one was killed at this moment, for example
+    import dask  # type: ignore[import-untyped,import-not-found,unused-ignore]
+
+    # Its profiler looks at each worker's stack every 10 ms, which takes time from a descent.
+    quiet = dask.config.set({"distributed.worker.profile.enabled": False})
+    with quiet, _reported("the workers cannot begin"):  # one was killed, for example
         return distributed.LocalCluster(
             n_workers=number,
             threads_per_worker=1,
