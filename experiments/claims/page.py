@@ -61,7 +61,7 @@ Panels are measured without denoising where they are given to the network again 
 and as they are shown, slightly denoised, everywhere else. In the plots the bars are the intervals,
 and the dashed grey line is chance.
 """
-COLOURS = 48  # of a plot: those of its lines, and between them and the white
+COLOURS = 96  # of a plot: those of its lines, and between them and the white
 STRANGE = re.compile(r"[^A-Za-z0-9.-]+")  # characters that are not for the name of a file
 
 
