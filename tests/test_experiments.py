@@ -126,6 +126,7 @@ def test_every_panel_of_fig4_is_at_its_place(tmp_path, small_weights, picture_fo
     assert draw("fig4", tmp_path, small_weights, picture_folder, *options) == 0
     (block,) = blocks
     assert list(block.columns) == ["relu2_1", "relu1_1"]
+    assert list(block.rows) == ["draw 0", "draw 1", "draw 2"]
     for number, row in enumerate(block.panels):
         for panel, layer in zip(row, block.columns):
             stem = tmp_path / f"golden_gate/{layer}_draw{number}"
@@ -139,7 +140,8 @@ def test_every_panel_of_fig5_is_at_its_place(tmp_path, small_weights, picture_fo
     options = ("STYLES=the_scream,frida_kahlo",)
     assert draw("fig5", tmp_path, small_weights, picture_folder, *options) == 0
     (block,) = blocks
-    assert list(block.rows) == ["A", "B"]
+    assert list(block.rows) == ["The Scream", "Frida Kahlo"]
+    assert block.caption.startswith("content: The Golden Gate Bridge, Neckarfront")
     headings = {"Gatys": "gatys", "PMCI": "purposeful"}
     contents = [None, "golden_gate", "golden_gate", "tubingen", "tubingen"]
     for row, style in zip(block.panels, ("the_scream", "frida_kahlo")):

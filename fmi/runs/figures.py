@@ -32,6 +32,10 @@ log = logging.getLogger(__name__)
 TITLES = {  # titles of the pictures in the paper
     "golden_gate": "The Golden Gate Bridge",
     "tubingen": "Neckarfront with Hölderlinturm and Collegiate",
+    "starry_night": "The Starry Night",
+    "the_scream": "The Scream",
+    "frida_kahlo": "Frida Kahlo",
+    "seated_nude": "Seated Nude",
 }
 WIDEST = 10  # panels in a row
 LONGEST = 60  # characters of the name of a picture in the names of its files
@@ -248,7 +252,7 @@ def _fig3(run: Run, experiment: Fig3) -> List[Block]:
     others = "filters" in experiment.given or any(own for _, own in layers)
     told = ", chained" if chain and others else ""
     captions = [
-        f"({_letter(n, 'a')}) {one.title}{told}" if len(named) > 1 else f"{one.title}{told}"
+        f"({_letter(n)}) {one.title}{told}" if len(named) > 1 else f"{one.title}{told}"
         for n, one in enumerate(named)
     ]
     blocks = []
@@ -291,9 +295,9 @@ def _wrapped(
     )
 
 
-def _letter(number: int, first: str) -> str:
+def _letter(number: int) -> str:
     """Return a letter for each of 26 numbers, and the number of the others."""
-    return chr(ord(first) + number) if number < 26 else str(number + 1)
+    return chr(ord("a") + number) if number < 26 else str(number + 1)
 
 
 def _fig4(run: Run, experiment: Fig4) -> List[Block]:
@@ -313,8 +317,9 @@ def _fig4(run: Run, experiment: Fig4) -> List[Block]:
     return [
         Block(
             list(zip(*panels[n * len(layers) : (n + 1) * len(layers)])),
+            rows=[f"draw {index}" for index in range(draws)],
             columns=layers,
-            caption=one.title if len(named) > 1 else "",
+            caption=one.title,
         )
         for n, one in enumerate(named)
     ]
@@ -341,8 +346,14 @@ def _fig5(run: Run, experiment: Fig5) -> List[Block]:
         [sheets.warped(style.picture.pixels, (height, width)), *panels[n * count : (n + 1) * count]]
         for n, style in enumerate(styles)
     ]
-    letters = [_letter(n, "A") for n in range(len(styles))]
-    return [Block(rows, rows=letters, columns=["style"] + ["Gatys", "PMCI"] * len(named))]
+    return [
+        Block(
+            rows,
+            rows=[style.title for style in styles],
+            columns=["style"] + ["Gatys", "PMCI"] * len(named),
+            caption="content: " + ", ".join(one.title for one in named),
+        )
+    ]
 
 
 DRAWERS: Dict[Type[Experiment], Callable[[Run, Any], List[Block]]] = {
