@@ -265,7 +265,7 @@ def _connected(distributed: Any, cluster: Cluster, run: Run) -> Iterator[Any]:
             client = distributed.Client(address, timeout=PATIENCE, set_as_default=False)
             stack.callback(client.close, timeout=PATIENCE)
             found = client.scheduler_info()
-        except (OSError, ValueError, TypeError, RuntimeError) as error:
+        except (OSError, ValueError, TypeError, RuntimeError, AssertionError) as error:
             raise InputError(
                 f"scheduler={shown(cluster.scheduler)} does not answer as a scheduler of"
                 f" dask.distributed: {_line(error)}"
