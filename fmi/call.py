@@ -49,6 +49,7 @@ from fmi.pictures import Source
 from fmi.settings import Settings, Transfer
 
 __all__ = [
+    "ALL",
     "Call",
     "Filters",
     "Init",
@@ -64,6 +65,7 @@ __all__ = [
 log = logging.getLogger(__name__)
 
 Layers = Union[str, Sequence[str]]
+ALL = "all"  # filters: all of a layer
 Filters = Union[int, str, Sequence[int]]
 Init = Union[None, Source, np.ndarray]
 TRANSFERS = ("purposeful", "gatys")  # functions with their own section of the settings
@@ -166,6 +168,10 @@ def in_one_line(function: F) -> F:
     return cast(F, wrapped)
 
 
+def _is_all(filters: Optional[Filters]) -> bool:
+    return isinstance(filters, str) and filters == ALL
+
+
 def places_of(
     layer: Optional[Layers], layers: Optional[Layers] = None, filters: Optional[Filters] = None
 ) -> Tuple[List[str], List[int]]:
@@ -177,7 +183,8 @@ def places_of(
         One or several layers, such as ``"relu3_2"``, or ``"relu3_2:17"`` with a filter. Only one
         of the two arguments may be given.
     filters
-        One or several filters, numbered from 0.
+        One or several filters, numbered from 0; or :data:`ALL`, for which the returned list is
+        empty, as the network is not known here.
 
     Raises
     ------
@@ -194,7 +201,7 @@ def places_of(
     named = {chosen for _, chosen in parts if chosen}
     if len(named) + (filters is not None) > 1:
         raise InputError("filters are given twice; give them once, for all layers")
-    if filters is None:
+    if filters is None or _is_all(filters):
         return [name for name, _ in parts], list(named.pop()) if named else []
     return [name for name, _ in parts], list(checks.checked("filters", filters, checks.Filters))
 
@@ -509,10 +516,21 @@ class Call:
         for name in ("content", "style", "truncated"):
             self.__dict__.pop(name, None)
 
-    def check_filters(self, filters: Sequence[int]) -> None:
-        """Check that all layers have the given filters."""
+    def filters(self, given: Optional[Filters], chosen: Sequence[int]) -> List[int]:
+        """Return the filters that are asked for, after checking that all layers have them.
+
+        Parameters
+        ----------
+        given
+            The argument of the user; :data:`ALL` means all that every layer has.
+        chosen
+            The filters that :func:`places_of` has found in it, or with the layers.
+        """
+        if _is_all(given):
+            return list(range(min(self.network.layer(name).channels for name in self.layers)))
         for name in self.layers:
-            self.network.check_filters(filters, name)
+            self.network.check_filters(chosen, name)
+        return list(chosen)
 
     def silent(self) -> Dict[str, List[int]]:
         """Return, and log, the feature maps to which Eq. 3 cannot assign energy."""
@@ -655,8 +673,11 @@ class Call:
 
         def inversion(row: int, done: descent.Descent) -> Inversion:
             record = {**self.describe(places[row]), **notes}
-            reached = self._reached(done, loss.take([row]), places[row])
-            return self._inversion(done, record, *reached)
+            image = self._coloured(done.image[None])
+            reached: Tuple[Optional[float], Optional[float]] = (None, None)
+            if done.stopped in FINISHED:
+                reached = self._reached(image, loss.take([row]), places[row])
+            return self._inversion(done, image[0], record, *reached)
 
         def finished(row: int, done: descent.Descent) -> None:
             try:
@@ -744,13 +765,11 @@ class Call:
         return show
 
     def _reached(
-        self, done: descent.Descent, loss: Loss, place: Place
+        self, picture: np.ndarray, loss: Loss, place: Place
     ) -> Tuple[Optional[float], Optional[float]]:
         """Return the explained part of the target and the energy share of the feature map."""
-        if done.stopped not in FINISHED:
-            return None, None
         self.truncated.free()  # room for another batch
-        image = self.to_device(self._coloured(done.image[None]))
+        image = self.to_device(picture)
         explained = loss.explained(self.truncated.losses(image, loss)).asscalar()
         shares = []
         if place.filter is not None:
@@ -762,12 +781,13 @@ class Call:
     def _inversion(
         self,
         found: descent.Descent,
+        picture: np.ndarray,
         record: Dict[str, Any],
         explained: Optional[float],
         energy_share: Optional[float],
     ) -> Inversion:
         return Inversion(
-            array=pictures.to_rgb(self._coloured(found.image[None])[0], self.network.mean),
+            array=pictures.to_rgb(picture, self.network.mean),
             loss=found.loss,
             change=found.change,
             stopped=found.stopped,

@@ -32,9 +32,9 @@ __all__ = [
     "refusal",
 ]
 
-# Texts for the most frequent errors of pydantic, which fills in {ge} and so on.
 RANGE = re.compile(r"\s*([0-9]{1,9})\s*-\s*([0-9]{1,9})\s*")
 LONGEST = 10_000  # range of numbers
+# Texts for the most frequent errors of pydantic, which fills in {ge} and so on.
 MESSAGES = {
     "int_type": "must be a whole number",
     "int_parsing": "must be a whole number",

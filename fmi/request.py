@@ -37,7 +37,6 @@ __all__ = [
 ]
 
 
-ALL = "all"  # filters of a layer
 Styles = Union[Source, Sequence[Source]]
 
 
@@ -106,12 +105,10 @@ def feature_map(
     keywords: Mapping[str, Any],
 ) -> Request:
     """Ask for the inversion of single feature maps (Eq. 1-2)."""
-    every = isinstance(filters, str) and filters == ALL
-    names, chosen = places_of(layer, layers, None if every else filters)
+    names, chosen = places_of(layer, layers, filters)
     chain = checks.checked("chain", chain, bool)
     call = Call("feature_map", names, keywords, {"content": picture})
-    chosen = _all(call) if every else chosen
-    call.check_filters(chosen)
+    chosen = call.filters(filters, chosen)
 
     def loss(now: Mapping[str, NDArray], places: Sequence[Place]) -> Loss:
         wanted = [place.filter for place in places if place.filter is not None]
@@ -136,11 +133,6 @@ def feature_map(
         return found
 
     return Request(call, places, compute)
-
-
-def _all(call: Call) -> List[int]:
-    """Return the numbers of the filters that all layers of a call have."""
-    return list(range(min(call.network.layer(name).channels for name in call.layers)))
 
 
 def direction(
@@ -190,11 +182,9 @@ def maximise(
 ) -> Request:
     """Ask for the maximisation of the mean activation of single feature maps."""
     _no_mask("maximise", keywords)
-    every = isinstance(filters, str) and filters == ALL
-    names, chosen = places_of(layer, None, None if every else filters)
+    names, chosen = places_of(layer, None, filters)
     call = Call("maximise", names, keywords, {"content": picture})
-    chosen = _all(call) if every else chosen
-    call.check_filters(chosen)
+    chosen = call.filters(filters, chosen)
 
     def loss(group: Sequence[Place]) -> Loss:
         wanted = call.to_device(np.array([place.filter for place in group]))

@@ -10,7 +10,7 @@ import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -25,11 +25,14 @@ __all__ = [
     "Block",
     "Scale",
     "defaults",
+    "in_rows",
     "save",
     "sheet",
     "tiles",
     "warped",
 ]
+
+T = TypeVar("T")
 
 PANEL_INCHES = 2.5  # width of a panel on the sheet
 DPI = 200
@@ -335,6 +338,11 @@ def warped(pixels: np.ndarray, size: Tuple[int, int]) -> np.ndarray:
     """Resize a style picture to the size of the content, as in the published Fig. 5."""
     image = Image.fromarray(pixels).resize((size[1], size[0]), Image.Resampling.LANCZOS)
     return np.asarray(image)
+
+
+def in_rows(items: Sequence[T], columns: int) -> List[List[T]]:
+    """Divide panels or titles into rows of at most so many."""
+    return [list(items[n : n + columns]) for n in range(0, len(items), columns)]
 
 
 def save(figure: Figure, stem: Path) -> Tuple[Path, Path]:

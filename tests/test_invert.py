@@ -495,3 +495,8 @@ def test_mxnet_whose_import_has_failed_before():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "2.0\n"), done.stderr
+
+
+def test_all_filters_beside_those_of_a_layer_are_given_twice(picture, options):
+    with pytest.raises(InputError, match="twice"):
+        fmi.invert.feature_map(picture, "relu1_1:1", "all", **options)

@@ -22,6 +22,7 @@ __all__ = [
     "add",
     "add_keywords",
     "diverging",
+    "loaded",
     "options_of",
     "sources",
 ]
@@ -123,7 +124,6 @@ OPTIONS = {
     "mask": "picture whose white confines where the texture or style goes",
 }
 TRANSFERS = ("purposeful", "gatys")
-ALL = "all"  # filters
 UNMASKED = ("code", "maximise")  # functions that refuse a mask
 
 
@@ -349,15 +349,20 @@ def _pieces(kind: Kind, chosen: argparse.Namespace, alone: bool) -> Iterator[_Pi
             yield _Piece((content, layers), (f"{label}_{'_'.join(layers)}_{kind.function}",))
 
 
-def _all_filters(chosen: argparse.Namespace, options: Dict[str, Any]) -> Network:
-    """Write out that all filters are asked for, and return the network, which has been loaded."""
+def loaded(options: Dict[str, Any], layers: Sequence[str]) -> Network:
+    """Load the network that the options name, which it takes the place of in them."""
     from fmi.networks import catalogue
 
     given = {name: options.pop(name) for name in ("network", "weights", "input") if name in options}
-    layers = chosen.layer.split(",")
-    network = catalogue.load(**given, layers=layers)
-    chosen.filters = f"0-{min(network.layer(name).channels for name in layers) - 1}"
+    options["network"] = network = catalogue.load(**given, layers=layers)
     return network
+
+
+def _name_all_filters(chosen: argparse.Namespace, options: Dict[str, Any]) -> None:
+    """Write out which filters are all, because their results are named before they are computed."""
+    layers = chosen.layer.split(",")
+    network = loaded(options, layers)
+    chosen.filters = f"0-{min(network.layer(name).channels for name in layers) - 1}"
 
 
 def _named(pieces: Sequence[_Piece]) -> List[_Piece]:
@@ -370,6 +375,7 @@ def _named(pieces: Sequence[_Piece]) -> List[_Piece]:
 
 def _run(kind: Kind, chosen: argparse.Namespace) -> int:
     from fmi import files, invert, pictures
+    from fmi.call import ALL
     from fmi.cli.film import Film
 
     options = options_of(chosen)
@@ -382,7 +388,7 @@ def _run(kind: Kind, chosen: argparse.Namespace) -> int:
     if filmed and kind.function == "random" and chosen.draws > 1:
         raise InputError("--gif, --mp4 and --save-every show one draw: omit --draws")
     if kind.filters and chosen.filters == ALL:
-        options["network"] = _all_filters(chosen, options)
+        _name_all_filters(chosen, options)
     pieces = _named(list(_pieces(kind, chosen, filmed)))
     number = sum(len(piece.names) for piece in pieces)
     one = chosen.out.suffix.lower() in pictures.SAVED

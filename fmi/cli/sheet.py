@@ -46,8 +46,7 @@ def _fill(sheet: argparse.ArgumentParser) -> None:
 
 def _run(chosen: argparse.Namespace) -> int:
     from fmi import checks, files, invert, sheets
-    from fmi.call import places_of
-    from fmi.networks import catalogue
+    from fmi.call import ALL, places_of
     from fmi.runs.contact import contact
 
     if chosen.columns < 1:
@@ -60,18 +59,17 @@ def _run(chosen: argparse.Namespace) -> int:
             f"a sheet shows one picture, but {len(others) + 1} match {chosen.picture!r}"
         )
     options = inversions.options_of(chosen)
-    text = None if chosen.filters == inversions.ALL else chosen.filters
+    text = None if chosen.filters == ALL else chosen.filters
     numbers = checks.checked("filters", text, Optional[checks.Numbers])
     (layer, *more), filters = places_of(chosen.layer, None, numbers)
     if more:
         raise InputError("a sheet shows one layer")
-    given = {name: options.pop(name) for name in ("network", "weights", "input") if name in options}
-    network = catalogue.load(**given, layers=[layer])
+    network = inversions.loaded(options, [layer])
     own = network.layer(layer)
     filters = filters or list(range(own.channels))
     stem = chosen.out.with_suffix("") if chosen.out else Path(f"{picture.stem}_{layer}")
     files.prepare(stem.parent)  # rather than fail after minutes
-    found = invert.feature_map(picture, layer, filters, **{**options, "network": network})
+    found = invert.feature_map(picture, layer, filters, **options)
     if len(found) < len(filters) or any(one.stopped == "interrupted" for one in found):
         raise KeyboardInterrupt
     finished = [one for one in found if one.finished]

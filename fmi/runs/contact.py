@@ -8,7 +8,7 @@ import numpy as np
 
 from fmi.inversion import Inversion
 from fmi.networks.base import Layer
-from fmi.sheets import Block, Scale
+from fmi.sheets import Block, Scale, in_rows
 
 __all__ = ["contact"]
 
@@ -30,13 +30,12 @@ def contact(
         Whether the titles tell the energy share of each filter too.
     """
     record = found[0].record
-    places = range(0, len(found), columns)
     titles = [_title(one, shares) for one in found]
     network = record["network"]["name"]
     preset = record["settings"]["preset"]
     return Block(
-        panels=[[np.asarray(one.image) for one in found[n : n + columns]] for n in places],
-        titles=[titles[n : n + columns] for n in places],
+        panels=in_rows([np.asarray(one.image) for one in found], columns),
+        titles=in_rows(titles, columns),
         caption=f"{record['pictures']['content']['name']}, {network}, preset {preset}",
         scale=Scale(layer.receptive_field, f"receptive field, {layer.receptive_field} pixels"),
     )

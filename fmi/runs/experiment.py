@@ -31,13 +31,12 @@ from typing_extensions import Annotated, Literal
 
 from fmi import checks, pictures
 from fmi import settings as presets
-from fmi.call import Options
+from fmi.call import ALL, Options
 from fmi.errors import InputError, shown, unknown
 from fmi.networks.base import split_filters
 from fmi.sources import table
 
 __all__ = [
-    "ALL",
     "FIGURES",
     "STAND_INS",
     "Experiment",
@@ -62,7 +61,6 @@ STAND_INS = {  # replacements for the paper's pictures if they are missing
     "the_scream": "skimage:rocket",
 }
 LARGEST = 1 << 20  # bytes of a YAML file
-ALL = "all"  # filters: all of a layer
 
 PresetName = Literal["code", "paper", "fast"]
 

@@ -232,7 +232,7 @@ def _fig2(run: Run, experiment: Fig2) -> List[Block]:
 def _fig3(run: Run, experiment: Fig3) -> List[Block]:
     """Draw rows of layers and columns of filters, in one block for each content picture.
 
-    A layer with more than :data:`WIDEST` filters has a block of its own, with several rows.
+    If there are more than :data:`WIDEST` filters of a layer, each layer has a block of its own.
     """
     named, chain = run.named(experiment.pictures), experiment.chained(run.preset)
     layers = run.layers(experiment.layers)
@@ -287,11 +287,8 @@ def _wrapped(
 ) -> Block:
     """Return a block of the filters of one layer, each with its title."""
     titles = [f"{layer}:{index}" for index in filters]
-    places = range(0, len(panels), WIDEST)
     return Block(
-        [list(panels[n : n + WIDEST]) for n in places],
-        titles=[titles[n : n + WIDEST] for n in places],
-        caption=caption,
+        sheets.in_rows(panels, WIDEST), titles=sheets.in_rows(titles, WIDEST), caption=caption
     )
 
 

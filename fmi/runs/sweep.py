@@ -33,7 +33,7 @@ from pydantic import BeforeValidator, model_validator
 from typing_extensions import Annotated, Literal
 
 from fmi import checks, files, request
-from fmi.call import in_one_line
+from fmi.call import ALL, in_one_line
 from fmi.device import variables
 from fmi.errors import InputError, unknown
 from fmi.inversion import Inversion
@@ -42,7 +42,7 @@ from fmi.pictures import Picture
 from fmi.runs import cluster as clusters
 from fmi.runs import experiment as experiments
 from fmi.runs.cluster import Batch, Cluster
-from fmi.runs.experiment import ALL, Experiment
+from fmi.runs.experiment import Experiment
 from fmi.runs.figures import Run
 from fmi.runs.panels import Bar, Job, shared_out
 from fmi.runs.progress import Panel, running, save_panels
