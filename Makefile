@@ -107,7 +107,7 @@ doctor: $(VENV)/.ready ## tell what is here, what is missing, and what to do abo
 	@$(BIN)/fmi doctor
 
 test: $(VENV)/.ready ## run the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 test-cu112: ## test the wheel for GPUs on the CPU (downloads 2 GB into a fresh environment)
 	PYTHON=$(PYTHON) tests/cu112.sh

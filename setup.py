@@ -40,6 +40,7 @@ TEST = [
     *COMPLETION,
     *CLUSTER,
     "pytest",
+    "pytest-xdist",  # make test on several cores
     "hypothesis",
     "psutil",
     "nbclient",
