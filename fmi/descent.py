@@ -88,7 +88,7 @@ class Descent:
     stopped
         ``"change"``, ``"steps"``, ``"interrupted"`` or ``"diverged"``.
     seconds
-        Time from the start of the batch until this picture stopped.
+        Time that it took; of a step of several pictures, each counts an equal share.
     """
 
     image: np.ndarray
@@ -99,6 +99,20 @@ class Descent:
 
 
 Finished = Callable[[int, Descent], None]
+
+
+class _Clock:
+    """The time that each of the pictures which have not stopped has taken."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._last = time.perf_counter()
+
+    def divide(self, pictures: int) -> None:
+        """Divide the time since the last call among some pictures."""
+        now = time.perf_counter()
+        self.seconds += (now - self._last) / pictures
+        self._last = now
 
 
 @dataclass(frozen=True)
@@ -119,7 +133,7 @@ class Progress:
         Their pictures after and before the step, ``"image"`` and ``"before"``, and the state of
         the optimiser, with a row for each of them.
     seconds
-        Time since the start of the batch.
+        Time that each of them has taken so far, as in :class:`Descent`.
     """
 
     step: int
@@ -243,7 +257,7 @@ def minimise(
     del first  # large pictures need the memory
     done = [Descent(picture.asnumpy()) for picture in image]
     indices, changes = tuple(range(len(done))), [None] * len(done)
-    began = time.perf_counter()
+    clock = _Clock()
     hidden = None if progress is None else not progress
     step, batch = 0, None
     with tqdm(total=settings.steps, desc=label, unit="step", disable=hidden, leave=False) as bar:
@@ -254,7 +268,7 @@ def minimise(
             continued = _continued(saved, batch) if saved is not None else None
             if saved is not None and continued is not None:
                 step, done, batch = saved.step, saved.done, continued
-                began -= saved.seconds
+                clock.seconds = saved.seconds
                 bar.update(step)
                 for index, one in enumerate(done):
                     if finished is not None and one.stopped in ("change", "steps"):
@@ -268,9 +282,10 @@ def minimise(
                 lengths = _length(moved - batch.image), _length(moved)
                 values = mx.nd.stack(losses, *lengths, zeros)
                 values = values.asnumpy().astype(np.float64)
+                clock.divide(len(batch.pictures))
                 values[0] = batch.optimiser.reached(values[0])
                 del gradient
-                stays = _good(done, batch, values, step, settings, label, began)
+                stays = _good(done, batch, values, step, settings, label, clock)
                 batch = replace(batch, image=moved, before=batch.image).take(stays)
                 if not stays:
                     break
@@ -281,7 +296,7 @@ def minimise(
                 if callback is not None:
                     copy = batch.image.copy()
                     callback(State(step, batch.pictures, values[0], change, copy, mean))
-                stays, stopped = _stop(done, batch, step, settings, began)
+                stays, stopped = _stop(done, batch, step, settings, clock)
                 batch = batch.take(stays)
                 for index in stopped:
                     if finished is not None:
@@ -289,24 +304,24 @@ def minimise(
                 if not stays:
                     break
                 if snapshots is not None:
-                    now = partial(_progress, step, done, batch, began)
+                    now = partial(_progress, step, done, batch, clock)
                     snapshots.save(batch.pictures, now)
         except KeyboardInterrupt:
             log.warning("interrupted at step %d", step)
-            if batch is None:  # before the first step
+            if batch is None or not batch.pictures:  # before the first step, or after the last
                 return done
+            clock.divide(len(batch.pictures))
             for row, index in enumerate(batch.pictures):
                 if done[index].stopped == "interrupted":  # not "change", a moment ago
                     done[index].change = batch.change[row]
-                    _keep(done[index], batch.image[row], "interrupted", began)
+                    _keep(done[index], batch.image[row], "interrupted", clock)
     return done
 
 
-def _progress(step: int, done: List[Descent], batch: _Batch, began: float) -> Progress:
+def _progress(step: int, done: List[Descent], batch: _Batch, clock: _Clock) -> Progress:
     """Return the progress after a step."""
     arrays = {"image": batch.image, "before": batch.before, **batch.optimiser.state()}
-    seconds = time.perf_counter() - began
-    return Progress(step, done, batch.pictures, batch.change, arrays, seconds)
+    return Progress(step, done, batch.pictures, batch.change, arrays, clock.seconds)
 
 
 def _continued(saved: Progress, batch: _Batch) -> Optional[_Batch]:
@@ -343,10 +358,10 @@ def _zeros(gradient: NDArray) -> NDArray:
     return mx.nd.concat(*[mx.nd.dot(each, zeros).sum() for each in maps], dim=0)
 
 
-def _keep(descent: Descent, image: NDArray, stopped: str, began: float) -> None:
+def _keep(descent: Descent, image: NDArray, stopped: str, clock: _Clock) -> None:
     """Store a picture (3, H, W) that has stopped, and why."""
     descent.image, descent.stopped = image.asnumpy(), stopped
-    descent.seconds = time.perf_counter() - began
+    descent.seconds = clock.seconds
 
 
 def _good(
@@ -356,7 +371,7 @@ def _good(
     step: int,
     settings: Settings,
     label: str,
-    began: float,
+    clock: _Clock,
 ) -> List[int]:
     """Store the losses and the pictures that diverge; return the rows of the others.
 
@@ -372,7 +387,7 @@ def _good(
         if finite.all():
             stays.append(row)
             continue
-        _keep(descent, (batch.image if finite[0] else batch.before)[row], "diverged", began)
+        _keep(descent, (batch.image if finite[0] else batch.before)[row], "diverged", clock)
         name = f"{label}: picture {index + 1}" if label else f"picture {index + 1}"
         last = step if finite[0] else step - 1
         if last == 0:
@@ -387,7 +402,7 @@ def _good(
 
 
 def _stop(
-    done: List[Descent], batch: _Batch, step: int, settings: Settings, began: float
+    done: List[Descent], batch: _Batch, step: int, settings: Settings, clock: _Clock
 ) -> Tuple[List[int], List[int]]:
     """Store the pictures that stop at this step.
 
@@ -404,7 +419,7 @@ def _stop(
             continue
         done[index].change = change
         reason = "change" if change < settings.stop else "steps"
-        _keep(done[index], batch.image[row], reason, began)
+        _keep(done[index], batch.image[row], reason, clock)
         stopped.append(index)
     return stays, stopped
 

@@ -106,7 +106,7 @@ class Inversion:
     record
         Everything that is needed to repeat the computation, as plain data.
     seconds
-        Time from the start of the batch until this picture stopped.
+        Time that it took; of a step of several pictures, each counts an equal share.
     explained
         The part of the target that the code F of the picture explains, ``1 - ||F - T||^2 /
         ||T||^2``; with several terms, ``1 - loss / loss of zeros``

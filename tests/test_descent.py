@@ -402,13 +402,14 @@ def test_the_estimate_of_the_last_step(change, stop, decay, step, total):
     assert bar.told == [(total, "3.5", f"{change:.2g}")]
 
 
-def test_seconds_are_counted_from_the_start_of_the_batch(monkeypatch):
-    clock = iter(range(100, 200))
+def test_the_seconds_of_a_step_are_divided_among_its_pictures(monkeypatch):
+    clock = iter(range(100, 700, 6))
     monkeypatch.setattr(descent.time, "perf_counter", lambda: float(next(clock)))
-    gradients = [[8, 0, 1, 1, 1], [8, INF, 1, 1, 1], [8, 1, 1, 1, 1]]
+    gradients = [[0, 8, 1, 1, 1], [8, INF, 1, 1, 1], [8, 1, 1, 1, 1]]
     found = scripted([GOOD[0]] * 3, gradients, replace(PLAIN, stop=1e-6, steps=3))
     assert [d.stopped for d in found] == ["change", "diverged", "steps"]
-    assert [d.seconds for d in found] == [2, 1, 3]
+    # Steps of 6 seconds with 3, 2 and 1 pictures.
+    assert [d.seconds for d in found] == [2, 2 + 3, 2 + 3 + 6]
 
 
 def test_a_state_shows_its_pictures_in_rgb_and_cannot_be_changed():
