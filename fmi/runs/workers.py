@@ -301,3 +301,4 @@ def _end(workers: Sequence[_Worker], store: Store) -> None:
             worker.end(0)
     if any(killed):
         store.sweep()
+        store.tidy()
