@@ -150,7 +150,7 @@ def test_packed_results_are_unpacked_with_the_same_bytes(tmp_path, plain):
 
 def first_told(monkeypatch, action):
     """Do something when the first panel is told of; return the times of what was there then."""
-    tell, found = sweep._Told.tell, {}
+    tell, found = Store.tell, {}
 
     def told(store, name):
         tell(store, name)
@@ -158,7 +158,7 @@ def first_told(monkeypatch, action):
             found.update(times(store.folder.parent))
             action()
 
-    monkeypatch.setattr(sweep._Told, "tell", told)
+    monkeypatch.setattr(Store, "tell", told)
     return found
 
 

@@ -442,6 +442,42 @@ def test_the_bar_counts_each_panel_once_by_its_cost(monkeypatch):
     assert "fig3: 100%" in text and "2 of 2 panels" in text and "<" in text  # the time left
 
 
+@pytest.mark.parametrize("chain, before", [(1, [0, 1, 2, 3]), (0, [0, 3])])
+def test_the_bar_counts_panels_as_soon_as_they_are_there(
+    tmp_path, small_weights, picture_folder, monkeypatch, chain, before
+):
+    counted, begun, minimise = set(), [], descent.minimise
+
+    class Noted(panels.Bar):
+        def count(self, names):
+            counted.update(names)
+            super().count(names)
+
+    def noted(*rest, **more):
+        begun.append(len(counted))
+        return minimise(*rest, **more)
+
+    monkeypatch.setattr(panels, "Bar", Noted)
+    monkeypatch.setattr(descent, "minimise", noted)
+    more = ("LAYERS=relu1_2,relu2_2", "FILTERS=0,1,2", "PROCESSES=1", f"CHAIN={chain}")
+    pictures = ("PICTURES=skimage:coffee",)
+    assert draw("fig3", tmp_path, small_weights, picture_folder, *more, *pictures) == 0
+    assert begun[: len(before)] == before and len(counted) == 6
+
+
+def test_workers_that_do_not_end_in_time_leave_nothing_behind(
+    tmp_path, small_weights, picture_folder, monkeypatch
+):
+    def interrupt(store, name):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(workers, "PATIENCE", 0)  # they are killed in the middle of a descent
+    monkeypatch.setattr(Store, "tell", interrupt)
+    more = (*LONG, "CHAIN=0", "LAYERS=relu1_2,relu2_2")
+    assert cli.main(words("fig3", tmp_path, small_weights, *more)) == 130
+    assert list(tmp_path.glob("store/??/*")) and left_behind(tmp_path) == []
+
+
 class _TooLittle(InputError):
     """As in_one_line makes it of MXNet's error."""
 

@@ -211,7 +211,7 @@ def test_an_interrupt_keeps_what_is_finished(tmp_path, number, status, processes
 
 def test_an_interrupt_while_the_last_picture_is_stored(tmp_path, monkeypatch):
     """No picture of the batch is left that could be called interrupted."""
-    add = sweep._Told.add
+    add = Store.add
 
     def interrupted(store, inversion):
         name = add(store, inversion)
@@ -219,7 +219,7 @@ def test_an_interrupt_while_the_last_picture_is_stored(tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return name
 
-    monkeypatch.setattr(sweep._Told, "add", interrupted)
+    monkeypatch.setattr(Store, "add", interrupted)
     assert run(tmp_path, *TINY, *FEW) == 130
     assert len(Store(tmp_path / "store").names()) == 3  # nothing more is finished
 

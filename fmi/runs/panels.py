@@ -153,17 +153,16 @@ def compute(
             raise KeyboardInterrupt
         diverged.update(job.stems[len(found) :])  # behind it in a chain
         panels[number] = [np.asarray(one.image) for one in found if one.finished]
-        bar.count(names[number])
+        bar.count(names[number])  # also those that another process has computed
 
     with Bar(figure, {name: jobs[n].cost for n, row in enumerate(missing) for name in row}) as bar:
+        store.listeners = (lambda name: bar.count([name]),)
         number, rest = (1, tasks) if team is None else shared_out(team, jobs, tasks, finish)
         if team and number > 1:
             threads = max(1, int(variables.threads()) // number)
             plural = "" if threads == 1 else "s"
             log.info("%s: %d processes with %d thread%s each", figure, number, threads, plural)
-            done = fill(
-                team.experiment, store, rest, number, threads, lambda name: bar.count([name])
-            )
+            done = fill(team.experiment, store, rest, number, threads, store.tell)
             written.update(done.written)
             diverged.update(done.diverged)
         for n, job in enumerate(jobs):

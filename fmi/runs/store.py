@@ -82,10 +82,16 @@ class Store:
     ----------
     folder
         The folder; it is created when the first result is added.
+
+    Attributes
+    ----------
+    listeners
+        Functions that are called with the key of each result that is added.
     """
 
     def __init__(self, folder: Union[str, Path]) -> None:
         self.folder = Path(folder)
+        self.listeners: Sequence[Callable[[str], object]] = ()
 
     def path(self, name: str) -> Path:
         """Return the folder of the result with a key."""
@@ -172,10 +178,19 @@ class Store:
         if not inversion.finished:
             raise InputError(f"an inversion that has {inversion.stopped} cannot be stored")
         name = key(inversion.record)
-        path = self.path(name)
-        if self.intact(name):
-            return name
-        self._discard(name)
+        if not self.intact(name):
+            self._discard(name)
+            self._write(name, inversion)
+        self.tell(name)
+        return name
+
+    def tell(self, name: str) -> None:
+        """Tell the listeners of a result that this or another process has added."""
+        for listener in self.listeners:
+            listener(name)
+
+    def _write(self, name: str, inversion: Inversion) -> None:
+        """Write a result under its key."""
 
         def fill(folder: Path) -> None:
             inversion.save(folder / FILES[0], undenoised=True, key=name)
@@ -191,8 +206,7 @@ class Store:
             }
             files.save_json(folder / MANIFEST, {**manifest, "digest": _digest(manifest)})
 
-        files.write_folder(path, fill)
-        return name
+        files.write_folder(self.path(name), fill)
 
     def unpack(self, name: str, contents: Mapping[str, bytes]) -> None:
         """Add a result that another store has packed (:meth:`packed`), with the same bytes.

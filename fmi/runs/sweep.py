@@ -16,7 +16,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import (
     Any,
-    Callable,
     Dict,
     Iterator,
     List,
@@ -36,7 +35,6 @@ from fmi import checks, files, request
 from fmi.call import ALL, in_one_line
 from fmi.device import variables
 from fmi.errors import InputError, unknown
-from fmi.inversion import Inversion
 from fmi.networks.base import split_filters
 from fmi.pictures import Picture
 from fmi.runs import cluster as clusters
@@ -212,31 +210,6 @@ def jobs(run: Run) -> List[Job]:
 # --- computing ---
 
 
-class _Told(Store):
-    """A store that tells of each result that is added.
-
-    Attributes
-    ----------
-    listeners
-        Functions that are called with its key.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder)
-        self.listeners: Sequence[Callable[[str], object]] = ()
-
-    def add(self, inversion: Inversion) -> str:
-        """Add a finished result, and tell of it."""
-        name = super().add(inversion)
-        self.tell(name)
-        return name
-
-    def tell(self, name: str) -> None:
-        """Tell of a result that this or another process has added."""
-        for listener in self.listeners:
-            listener(name)
-
-
 class _Log:
     """The log of a sweep, with one line for each panel that the store holds.
 
@@ -319,7 +292,7 @@ def sweep(experiment: Sweep, cluster: Optional[Cluster] = None) -> Path:
     folder = experiment.results_folder
     experiment = _resumed(experiment, folder)
     run = Run(experiment)
-    run.store = store = _Told(run.store.folder)
+    store = run.store
     batches = _batches(run)
     every = [panel for batch in batches for panel in batch.panels]
     for path in (folder, store.folder):
@@ -355,7 +328,7 @@ def _resumed(experiment: Sweep, folder: Path) -> Sweep:
     return experiment
 
 
-def _compute(run: Run, store: _Told, jobs: Sequence[Job], missing: Sequence[Sequence[str]]) -> None:
+def _compute(run: Run, store: Store, jobs: Sequence[Job], missing: Sequence[Sequence[str]]) -> None:
     """Compute the missing panels of each job, in this process or in several."""
     tasks = [
         Task(number, tuple(keys), len(keys), jobs[number].cost * len(keys))
@@ -387,7 +360,7 @@ def _compute(run: Run, store: _Told, jobs: Sequence[Job], missing: Sequence[Sequ
 
 def _send(
     run: Run,
-    store: _Told,
+    store: Store,
     batches: Sequence[_Batch],
     missing: Sequence[Sequence[str]],
     cluster: Cluster,
@@ -457,7 +430,7 @@ class _Outcome:
     stopped: str
     energy_share: Optional[float]
     explained: Optional[float]
-    seconds: float  # from the start of its batch
+    seconds: float
 
 
 def _outcome(panel: Panel, entry: Entry) -> _Outcome:

@@ -41,10 +41,9 @@ class Share(Store):
         Keys of these panels.
     """
 
-    def __init__(self, store: Store, kept: Callable[[str], object]) -> None:
+    def __init__(self, store: Store) -> None:
         super().__init__(store.folder)
         self.wanted: FrozenSet[str] = frozenset()
-        self._kept = kept
 
     def obtain(
         self,
@@ -57,12 +56,6 @@ class Share(Store):
             [records[row] for row in rows],
             lambda mine, keep: compute([rows[index] for index in mine], keep),
         )
-
-    def add(self, inversion: Inversion) -> str:
-        """Add a finished result, and tell of it."""
-        name = super().add(inversion)
-        self._kept(name)
-        return name
 
 
 class _Orders:
@@ -120,7 +113,8 @@ class _Run(figures.Run):
         self._log = _Sender(send)
         logging.getLogger().addHandler(self._log)
         logging.getLogger().setLevel(begin.level)
-        self.store = self._share = Share(self.store, lambda key: send(Kept(key)))
+        self.store = self._share = Share(self.store)
+        self.store.listeners = (lambda key: send(Kept(key)),)
 
     @property
     def begun(self) -> bool:
