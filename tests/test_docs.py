@@ -12,13 +12,11 @@ from pathlib import Path
 
 import pytest
 import yaml
-from PIL import Image
 
 import fmi
 import fmi.invert
 from fmi import cli, settings
 from fmi.cli import inversions
-from fmi.device.mxnet import mx
 from fmi.runs import experiment
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -68,8 +66,6 @@ FMI = sorted({tuple(words[1:]) for path in TEXTS for words in commands(path) if 
 MAKE = sorted(
     {tuple(words[1:]) for path in TEXTS for words in commands(path) if words[0] == "make"}
 )
-INVERSIONS = [words for words in FMI if words[0] in inversions.COMMANDS]
-DRAWN = [words for words in FMI if words[0] == "figure" and "PICTURES=photo.jpg" in words]
 
 
 @pytest.fixture(scope="module")
@@ -147,7 +143,6 @@ def test_commands_are_found():
         "out/",
     ) in FMI
     assert ("demo",) in MAKE and ("fig3", "SETTINGS=paper") in MAKE
-    assert len(INVERSIONS) > 10 and DRAWN
 
 
 @pytest.mark.parametrize("words", FMI, ids=" ".join)
@@ -182,42 +177,6 @@ def test_every_command_has_its_help_in_the_reference(places):
     text = (DOCS / "reference/command-line.md").read_text(encoding="utf-8")
     shown = re.findall(r"^```{program-output} python -m fmi (.*?) ?--help$", text, re.M)
     assert {words.split()[0] for words in shown if words} == set(places)
-
-
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    """A folder with the pictures and the network that the pages speak of."""
-    monkeypatch.chdir(tmp_path)
-    photo = Image.radial_gradient("L").resize((48, 40)).convert("RGB")
-    Path("photos").mkdir()
-    for file in ("photo.jpg", "painting.jpg", "mask.png", "photos/one.jpg", "photos/two.jpg"):
-        photo.rotate(len(file)).save(file)
-    return tmp_path
-
-
-@pytest.mark.parametrize("words", INVERSIONS, ids=" ".join)
-def test_inversions_run_as_they_are_printed(words, folder, capsys):
-    """Only smaller, with fewer steps, and with the network that is always there."""
-    if "--network" in words:
-        network = mx.gluon.model_zoo.vision.resnet18_v1(prefix="resnet_")
-        network.initialize(mx.init.Xavier())
-        network.hybridize()
-        network(mx.nd.zeros((1, 3, 64, 64)))
-        network.export("net")
-        more = ["--ctx", "cpu"]
-    else:
-        more = ["--weights", "embedded"]
-    more += ["--long-edge", "40", "--steps", "2", "--memory", "0.5"]
-    assert cli.main([*words, *more]) == 0
-    for file in capsys.readouterr().out.split():
-        assert Path(file).is_file()
-
-
-@pytest.mark.parametrize("words", DRAWN, ids=" ".join)
-def test_figures_are_drawn_as_they_are_printed(words, folder, capsys):
-    more = ["WEIGHTS=embedded", "LONG_EDGE=40", "STEPS=2"]
-    assert cli.main([*words, *more]) == 0
-    assert all(Path(file).is_file() for file in capsys.readouterr().out.split())
 
 
 def calls(path):

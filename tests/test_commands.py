@@ -1,0 +1,223 @@
+"""Each command of README and docs, run as it is printed, page by page, in a folder like a clone.
+
+Only what the commands are given is small: the pictures are wide and low, 512 x 32 pixels. Commands
+that take minutes, or need what is not everywhere, run with FMI_FULL=1: in a clone of its own, whose
+environment ``make setup`` makes, with pictures of usual size, and weights as the environment says.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import random_arrays, smooth_picture
+from PIL import Image
+from test_docs import FENCE, ROOT, TEXTS, name
+
+from fmi import cli
+from fmi.device.mxnet import mx
+
+FULL = os.environ.get("FMI_FULL") == "1"
+SIZE = (384, 512) if FULL else (32, 512)
+PAPERS = ("golden_gate", "tubingen", "starry_night", "the_scream", "frida_kahlo", "seated-nude")
+PUBLISHED = {
+    "feature_map_golden_gate.png": "fig3_golden_gate.png",
+    "fig4.png": "fig4.png",
+    "fig5.png": "fig5.png",
+}
+HANDED_ON = (
+    "MAKEFLAGS",
+    "MFLAGS",
+    "MAKELEVEL",
+    "MAKEOVERRIDES",
+    "VENV",
+    "PYTHON",
+    "MXNET",
+    "BENCH",
+)
+
+# Why the commands that begin so are left to FMI_FULL=1.
+CI, FETCHED, MINUTES = ".ci/run does it", "it is fetched", "it takes minutes"
+VGG = "it needs VGG-19"
+LONG = {
+    "make setup": CI,
+    "make test": CI,
+    "make lint": CI,
+    "make models": FETCHED,
+    "make pictures": FETCHED,
+    "fmi weights fetch": FETCHED,
+    "fmi pictures fetch": FETCHED,
+    "pip install": "it would change the environment of these tests",
+    "make demo": MINUTES,
+    "make bench": MINUTES,
+    "make verify": "tests/test_verify.py does it",
+    "make atlas": MINUTES,
+    "fmi sweep experiments/atlas.yaml --workers": MINUTES,
+    "fmi sweep experiments/atlas.yaml WEIGHTS=vgg19": VGG,
+    "fmi feature-map photo.jpg --layer relu3_2 --filters 4 --long-edge 4096": MINUTES,
+    "make fig3 LONG_EDGE=4096": MINUTES,
+    "make fig3 PRECISION=auto": MINUTES,
+    "make fig3 SETTINGS=paper": MINUTES,
+    "make fig3 WEIGHTS=vgg19": VGG,
+    "python -m experiments.compare": "it needs VGG-19 and the published figures",
+    "python -m experiments.descents": VGG,
+}
+# What cannot work everywhere; the message is one line.
+REFUSED = {
+    "FMI_CTX='gpu(1)' make fig3": 2,
+    "fmi sweep experiments/atlas.yaml --scheduler tcp://host:8786": 2,
+}
+
+
+def bare(line):
+    """A command without the comment behind it, and with single spaces."""
+    return " ".join(re.sub(r"\s#.*", "", line).split())
+
+
+def printed(path):
+    """The commands in the shell blocks of a page, in their order."""
+    for language, content in FENCE.findall(path.read_text(encoding="utf-8")):
+        if language in ("", "sh", "bash"):
+            for line in content.replace("\\\n", " ").splitlines():
+                if bare(line) and bare(line) != "source .venv/bin/activate":
+                    yield line
+
+
+def left(line):
+    """Whether a command is left to FMI_FULL=1."""
+    return any(bare(line).startswith(word) for word in LONG)
+
+
+LINES = [(path, line) for path in TEXTS for line in printed(path)]
+# `make clean-results` stands in store.md.
+PAGES = sorted(dict.fromkeys(path for path, _ in LINES), key=lambda path: path.name == "store.md")
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory):
+    """A folder like a fresh clone, with its environment, and the files that the pages speak of."""
+    folder = tmp_path_factory.mktemp("clone") / "fmi"
+    ignored = (".git", ".venv", "results", "pictures", "*.h5", "*cache*", "_build", "*.egg-info")
+    shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(*ignored))
+    if FULL:
+        subprocess.run(["make", "setup"], cwd=folder, env=surroundings(folder), check=True)
+    else:
+        if not (Path(sys.prefix) / ".ready").exists():
+            pytest.skip("these tests do not run in an environment that make setup has made")
+        (folder / ".venv").symlink_to(sys.prefix)
+        os.utime(folder / "setup.py", (0, 0))  # the environment is newer
+        (folder / "pictures").mkdir()
+        for seed, paper in enumerate(PAPERS):
+            save(folder / f"pictures/{paper}.png", seed)
+    (folder / "photos").mkdir()
+    (folder / "my/folder").mkdir(parents=True)
+    for seed, file in enumerate(("photo.jpg", "painting.jpg", "photos/one.jpg", "photos/two.jpg")):
+        save(folder / file, seed)
+    for seed, paper in enumerate(PAPERS):
+        save(folder / f"my/folder/{paper}.png", seed)
+    Image.linear_gradient("L").save(folder / "mask.png")
+    np.savez(folder / "my/vgg19.npz", **random_arrays(filters=(5,) * 5))
+    network = mx.gluon.model_zoo.vision.resnet18_v1(prefix="resnet_")
+    network.initialize(mx.init.Xavier())
+    network.hybridize()
+    network(mx.nd.zeros((1, 3, 64, 64)))
+    network.export(str(folder / "net"))
+    network.save_parameters(str(folder / "resnet18_v1-a0666292.params"))
+    for own, theirs in PUBLISHED.items():
+        if (Path(os.environ.get("FMI_PUBLISHED", "/nowhere")) / theirs).is_file():
+            shutil.copy(Path(os.environ["FMI_PUBLISHED"]) / theirs, folder / own)
+    few = ["WEIGHTS=embedded", "FILTERS=0", "LONG_EDGE=40", "STEPS=2"]
+    for sweep, layer in (("results/sweep", "relu1_1"), ("results/vgg19", "relu3_1")):
+        words = [str(ROOT / "experiments/atlas.yaml"), f"RESULTS={folder / sweep}", *few]
+        assert cli.main(["sweep", *words, f"LAYERS={layer}"]) == 0
+    return folder
+
+
+def save(path, seed):
+    Image.fromarray(smooth_picture(*SIZE, seed)).save(path)
+
+
+def surroundings(folder):
+    """The variables of a new shell; with FMI_FULL=1, the folders of weights and pictures too."""
+    own = [word for word in os.environ if word.startswith("FMI_") and not FULL]
+    found = {k: v for k, v in os.environ.items() if k not in (*HANDED_ON, *own, "FMI_STORE")}
+    # The environment that is borrowed knows the original.
+    return {**found, "FMI_FULL": "0"} if FULL else {**found, "PYTHONPATH": str(folder)}
+
+
+@pytest.fixture(scope="module")
+def shell(clone):
+    """Run a command in the clone, after `source .venv/bin/activate`."""
+
+    def run(line):
+        line = f"source .venv/bin/activate\n{line}"
+        command = ["bash", "-c", line]
+        return subprocess.run(
+            command, cwd=clone, env=surroundings(clone), capture_output=True, text=True, check=False
+        )
+
+    return run
+
+
+@pytest.mark.parametrize("path", PAGES, ids=name)
+def test_commands_run_as_they_are_printed(path, shell, clone):
+    for line in printed(path):
+        if left(line) and not FULL:
+            continue
+        done = shell(line)
+        wanted = REFUSED.get(bare(line), 0)
+        assert (done.returncode, "Traceback" in done.stderr) == (wanted, False), (line, done)
+        if wanted:
+            assert done.stderr.startswith("fmi: ") or "\nfmi: " in done.stderr, (line, done)
+        if bare(line).split()[0] in ("fmi", "make") and not wanted:
+            for file in re.findall(r"^\S+\.(?:png|pdf|json|gif|mp4)$", done.stdout, re.M):
+                assert (clone / file).is_file(), (line, file)
+
+
+def test_every_exception_is_printed_somewhere():
+    lines = [bare(line) for _, line in LINES]
+    for word in LONG:
+        assert any(line.startswith(word) for line in lines), word
+    assert set(REFUSED) < set(lines)
+    assert len([line for line in lines if not left(line)]) > 40
+
+
+# --- Python ---
+
+HEAVY = (  # minutes, another package, other networks
+    "long_edge=6000",
+    "dask_jobqueue",
+    "codes.directions(256",
+    "vgg16-hed",
+)
+BEFORE = """
+import fmi.invert, fmi.networks.catalogue
+import mxnet
+from PIL import Image
+
+picture = Image.open("photo.jpg")
+net = mxnet.gluon.model_zoo.vision.resnet18_v1(prefix="")
+net.initialize()
+"""
+EXAMPLES = [
+    (path, content)
+    for path in TEXTS
+    for language, content in FENCE.findall(path.read_text(encoding="utf-8"))
+    if language == "python"
+]
+
+
+@pytest.mark.parametrize(
+    "code", [content for _, content in EXAMPLES], ids=[name(path) for path, _ in EXAMPLES]
+)
+def test_python_examples_run_as_they_are_printed(code, shell, clone):
+    if any(word in code for word in HEAVY) and not FULL:
+        pytest.skip("FMI_FULL=1 runs it")
+    whole = "import fmi" in code or "from fmi" in code  # and not a line of a longer program
+    (clone / "example.py").write_text(code if whole else BEFORE + code)
+    done = shell("python example.py")
+    assert done.returncode == 0, done.stderr
