@@ -139,9 +139,14 @@ def test_every_panel_of_fig4_is_at_its_place(tmp_path, small_weights, picture_fo
 def test_every_panel_of_fig5_is_at_its_place(tmp_path, small_weights, picture_folder, blocks):
     options = ("STYLES=the_scream,frida_kahlo",)
     assert draw("fig5", tmp_path, small_weights, picture_folder, *options) == 0
-    (block,) = blocks
+    above, block = blocks
+    assert list(above.rows) == ["content"]
+    assert above.columns[1] == "The Golden Gate Bridge" and above.columns[3][:11] == "Neckarfront"
+    for place, content in ((1, "golden_gate"), (3, "tubingen")):
+        pixels = pictures.read(picture_folder / f"{content}.png").pixels
+        assert np.array_equal(above.panels[0][place], pixels)
+    assert [above.panels[0][place] for place in (0, 2, 4)] == [None] * 3
     assert list(block.rows) == ["The Scream", "Frida Kahlo"]
-    assert block.caption.startswith("content: The Golden Gate Bridge, Neckarfront")
     headings = {"Gatys": "gatys", "PMCI": "purposeful"}
     contents = [None, "golden_gate", "golden_gate", "tubingen", "tubingen"]
     for row, style in zip(block.panels, ("the_scream", "frida_kahlo")):
@@ -355,7 +360,7 @@ def test_fig5(tmp_path, small_weights, picture_folder, settings):
         for m in ("gatys", "purposeful")
     ]
     check_panels(tmp_path, wanted)
-    check_sheet(tmp_path, "fig5", 5 * 4 / (2 * 3))
+    check_sheet(tmp_path, "fig5", 5 * 4 / (3 * 3))
 
 
 def test_same_settings_are_not_computed_again(tmp_path, small_weights, picture_folder, monkeypatch):

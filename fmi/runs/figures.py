@@ -29,13 +29,15 @@ __all__ = ["TITLES", "Named", "Run", "blocks", "draw"]
 log = logging.getLogger(__name__)
 
 
-TITLES = {  # titles of the pictures in the paper
+TITLES = {  # of the paper's pictures, and of scikit-image's whose file names say little
     "golden_gate": "The Golden Gate Bridge",
     "tubingen": "Neckarfront with Hölderlinturm and Collegiate",
     "starry_night": "The Starry Night",
     "the_scream": "The Scream",
     "frida_kahlo": "Frida Kahlo",
     "seated_nude": "Seated Nude",
+    "ihc": "Immunohistochemistry",
+    "hubble_deep_field": "Hubble Deep Field",
 }
 WIDEST = 10  # panels in a row
 LONGEST = 60  # characters of the name of a picture in the names of its files
@@ -323,7 +325,7 @@ def _fig4(run: Run, experiment: Fig4) -> List[Block]:
 
 
 def _fig5(run: Run, experiment: Fig5) -> List[Block]:
-    """Draw a row for each style: the style, then Gatys and PMCI for each content picture."""
+    """Draw the content pictures, and a row for each style: the style, Gatys and PMCI of each."""
     named, styles = run.named(experiment.pictures), run.named(experiment.styles, "styles")
     methods = {"gatys": request.gatys, "purposeful": request.purposeful}
     options = {**run.options, "seed": experiment.seed}
@@ -343,13 +345,15 @@ def _fig5(run: Run, experiment: Fig5) -> List[Block]:
         [sheets.warped(style.picture.pixels, (height, width)), *panels[n * count : (n + 1) * count]]
         for n, style in enumerate(styles)
     ]
+    contents = [panel for one in named for panel in (one.picture.pixels, None)]
+    titles = [title for one in named for title in (one.title, "")]
     return [
+        Block([[None, *contents]], rows=["content"], columns=["", *titles]),
         Block(
             rows,
             rows=[style.title for style in styles],
             columns=["style"] + ["Gatys", "PMCI"] * len(named),
-            caption="content: " + ", ".join(one.title for one in named),
-        )
+        ),
     ]
 
 
