@@ -17,13 +17,13 @@ import json
 import sys
 from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Optional, Sequence
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 
 from experiments.published import SHEETS, Panels, ours
 from fmi import evidence, files, pictures
-from fmi.errors import FmiError
+from fmi.errors import FmiError, InputError
 from fmi.evidence import Kept, kept
 from fmi.networks import catalogue
 from fmi.networks.base import Network
@@ -172,6 +172,35 @@ def records(folder: Path, names: Sequence[str]) -> Dict[str, Reached]:
     return found
 
 
+def check_alike(folder: Path, names: Sequence[str]) -> None:
+    """Refuse panels in one folder that were drawn with different settings, networks or seeds.
+
+    Raises
+    ------
+    InputError
+        If two panels of the same function differ.
+    """
+    first: Dict[str, Tuple[str, Dict[str, Any]]] = {}
+    for name in names:
+        try:
+            record: Dict[str, Any] = json.loads((folder / f"{name}.json").read_bytes())
+            own = {
+                **{key: record.get(key) for key in ("seed", "precision", "chain")},
+                **record["settings"],
+                "network": record["network"]["sha256"],
+            }
+            function = record["function"]
+        except (OSError, ValueError, KeyError):
+            continue
+        other, before = first.setdefault(function, (name, own))
+        unlike = sorted(key for key in {**own, **before} if own.get(key) != before.get(key))
+        if unlike:
+            raise InputError(
+                f"{name} and {other} in {folder} were drawn with different {', '.join(unlike)}:"
+                " draw the figure once more, into a folder of its own (RESULTS=)"
+            )
+
+
 def summary(rows: Sequence[Row], rivals: int) -> str:
     """Return how many panels are nearest to their own, and the median distance."""
     own = sum(row.own for row in rows)
@@ -208,6 +237,7 @@ def main() -> int:
     try:
         sheet = SHEETS[chosen.figure]
         theirs, mine = sheet.read(chosen.published), ours(chosen.folder, sheet)
+        check_alike(chosen.folder, list(mine))
         reached = records(chosen.folder, list(mine))
         rows: Sequence[Any]
         if chosen.figure == "fig4":

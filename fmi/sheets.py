@@ -6,6 +6,7 @@ They are drawn with matplotlib's own defaults, whatever is in the user's ``matpl
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import sys
 from dataclasses import dataclass
@@ -354,12 +355,25 @@ def save(figure: Figure, stem: Path) -> Tuple[Path, Path]:
     return png, pdf
 
 
+@contextlib.contextmanager
+def _quiet(library: str) -> Iterator[None]:
+    """Let a library log nothing but warnings inside the ``with`` statement."""
+    logger = logging.getLogger(library)
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
 def _write(figure: Figure, path: Path, metadata: Any) -> None:
     form = path.suffix[1:]
 
     def write(beside: Path) -> None:
         with defaults():
             matplotlib.rcParams["pdf.fonttype"] = 42  # text that can be searched and edited
-            figure.savefig(beside, format=form, metadata=metadata)
+            with _quiet("fontTools"):  # it tells of each letter that a PDF needs
+                figure.savefig(beside, format=form, metadata=metadata)
 
     files.write_whole(path, write)

@@ -404,3 +404,19 @@ def test_sigterm_keeps_finished_panels(tmp_path, small_weights):
     assert first.name in left and "fig3.png" not in left
     stems = {Path(name).stem.replace("_undenoised", "") for name in left}
     assert left == {f"{s}{end}" for s in stems for end in (".png", ".json", "_undenoised.png")}
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["feature-map", "a.jpg", "--layer", "relu1_1", "--netwrk", "x"], "--network"),
+        (["sweep", "a.yaml", "--schedular", "x", "SEED=1"], "--scheduler"),
+        (["layers", "--jsn"], "--json"),
+    ],
+)
+def test_an_unknown_option_is_answered_with_the_nearest_of_its_command(words, hint, capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(words)
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert f"did you mean {hint}" in said and f"usage: fmi {words[0]} " in said

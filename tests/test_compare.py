@@ -204,3 +204,27 @@ def test_mistakes_are_one_line_and_status_2(main, tmp_path, published):
     assert status == 2 and err.count("\n") == 1 and "no.png" in err
     status, _, _, err = main("fig2", folder, sheet)
     assert status == 2 and "fig2" in err
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"settings": {"long_edge": 256}}, "long_edge"),
+        ({"seed": 1}, "seed"),
+        ({"chain": False}, "chain"),
+        ({"network": {"sha256": "b"}}, "network"),
+        ({"function": "random", "seed": 1}, ""),  # which has its own settings
+    ],
+)
+def test_leftover_panels_of_other_settings_are_refused(main, published, tmp_path, changed, told):
+    folder, panels = published
+    record = {"function": "feature_map", "settings": {"long_edge": 512}, "seed": 0, "chain": True}
+    ours(tmp_path, panels, NAMES["fig3"], outcome={**record, "network": {"sha256": "a"}})
+    left = tmp_path / "relu3_2_filter1.json"
+    left.write_text(json.dumps({**record, "network": {"sha256": "a"}, **changed}))
+    status, found, _, said = main("fig3", tmp_path, folder / "fig3.png")
+    if not told:
+        assert status == 0 and len(found) == 25
+        return
+    assert (status, found) == (2, {}) and said.count("\n") == 1
+    assert "relu3_2_filter1" in said and f"different {told}:" in said

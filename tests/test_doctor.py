@@ -103,11 +103,21 @@ def test_pictures_and_weights_that_are_missing_come_with_the_command(
     advice = about(report, "fetch")
     assert "VGG-19" in advice[0] and "missing: fmi weights fetch vgg19" in advice[0]
     assert "pictures" in advice[1] and "missing: fmi pictures fetch golden_gate" in advice[1]
+    lines = doctor.text(report).splitlines()
+    assert [line for line in lines if line.startswith("weights")] == [
+        "weights    vgg19: missing",
+        "weights    embedded: ok",
+    ]
+    (spare,) = [line for line in lines if "can be fetched" in line]
+    assert "vgg16-hed" in spare and "vgg19-keras" in spare and "vgg19," not in spare
     (tmp_path / "vgg19.params").write_bytes(b"something else")
     (tmp_path / "vgg19_of_mine.npz").write_bytes(b"")
     report = pretend()
     states = {entry["name"]: entry["state"] for entry in report["weights"]}
     assert (states["vgg19"], states["vgg19_of_mine.npz"]) == ("wrong digest", "unknown digest")
+    assert "missing" not in [
+        line.split()[-1] for line in doctor.text(report).splitlines() if "weights" in line
+    ]
     (line,) = about(report, "digest of vgg19:")
     assert line.startswith(f"{tmp_path}/vgg19.params ")
     assert line.endswith("remove it, then fmi weights fetch vgg19")

@@ -617,6 +617,15 @@ def test_every_figure_takes_any_network(
         assert record["layers"] == ["relu3", "relu0", "relu2", "relu4"]
 
 
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [("CONTENT", "PICTURES"), ("SIZE", "LONG_EDGE"), ("DEVICE", "CTX"), ("FILTER", "FILTERS")],
+)
+def test_a_word_that_others_use_is_answered_with_ours(given, meant, capsys):
+    assert cli.main(["figure", "fig3", f"{given}=3"]) == 2
+    assert f"{given}'; did you mean {meant}" in capsys.readouterr().err
+
+
 def test_layers_can_name_their_filters(tmp_path, small_weights, picture_folder):
     options = ("LAYERS=relu1_2:3,relu2_2:4", "PICTURES=skimage:coffee")
     assert draw("fig3", tmp_path, small_weights, picture_folder, *options) == 0

@@ -1,5 +1,6 @@
 """Sheets: which picture is where, and the texts around them."""
 
+import logging
 import os
 import subprocess
 import sys
@@ -506,3 +507,11 @@ def test_a_colour_bar_tells_what_white_stands_for():
         place = np.argwhere(np.isclose(maps[0], value))
         wanted = panel[tuple(place[0])] if len(place) else [0, 0, 4]
         np.testing.assert_allclose(colours[where][:3], np.asarray(wanted)[:3], atol=1)
+
+
+def test_saving_logs_nothing_of_the_fonts(tmp_path, caplog):
+    caplog.set_level("INFO")
+    block = sheets.Block([[np.zeros((20, 30, 3), np.uint8)]], caption="letters of a caption")
+    sheets.save(sheets.sheet([block]), tmp_path / "sheet")
+    assert [record for record in caplog.records if record.name.startswith("fontTools")] == []
+    assert logging.getLogger("fontTools").level == logging.NOTSET

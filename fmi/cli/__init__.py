@@ -113,7 +113,7 @@ def _run(arguments: Optional[List[str]]) -> int:
             format="%(message)s",
             stream=sys.stderr,
         )
-        for library in ("matplotlib", "PIL", "fontTools"):
+        for library in ("matplotlib", "PIL"):
             logging.getLogger(library).setLevel(logging.WARNING)
         with logging_redirect_tqdm():
             return int(chosen.run(chosen))

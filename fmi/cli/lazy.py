@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 from typing import Any, Callable, Optional
 
 __all__ = ["Command"]
@@ -31,13 +32,20 @@ class Command(argparse.ArgumentParser):
 
     def parse_known_args(self, *arguments: Any, **options: Any) -> Any:  # noqa: D102
         self.filled()
-        if not self.mixed:
-            return super().parse_known_args(*arguments, **options)
-        self.mixed = False  # it is called by the next function
-        try:
-            return self.parse_known_intermixed_args(*arguments, **options)
-        finally:
-            self.mixed = True
+        if self.mixed:
+            self.mixed = False  # it is called by the next function
+            try:
+                return self.parse_known_intermixed_args(*arguments, **options)
+            finally:
+                self.mixed = True
+        chosen, rest = super().parse_known_args(*arguments, **options)
+        strange = [word for word in rest if word.startswith("--") and word != "--"]
+        if strange:
+            known = [word for action in self._actions for word in action.option_strings]
+            near = difflib.get_close_matches(strange[0].partition("=")[0], known)
+            hint = f"; did you mean {' or '.join(near)}?" if near else ""
+            self.error(f"unrecognized arguments: {' '.join(rest)}{hint}")
+        return chosen, rest
 
     def format_help(self) -> str:  # noqa: D102
         self.filled()
