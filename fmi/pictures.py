@@ -319,8 +319,8 @@ def find(name: str, folders: Sequence[Union[str, Path]]) -> Path:
         return file
     places = ", ".join(_shown(folder) for folder in folders) or "no folder"
     raise InputError(
-        f"picture '{_shown(name)}' was not found in {places}; set the folder with PICTURES=dir or"
-        " FMI_PICTURES, or give the path of the picture"
+        f"picture '{_shown(name)}' was not found in {places}; give its path, or name its folder"
+        " in FMI_PICTURES"
     )
 
 

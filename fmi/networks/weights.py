@@ -227,8 +227,8 @@ def _missing(file: str, name: str) -> InputError:
     what = "VGG-19" if name.startswith("vgg19") else name
     return InputError(
         f"no weights of {what} ({file}) were found in {places}; fetch them: fmi weights fetch"
-        f" {name}; or give their path (WEIGHTS=path), add their folder to FMI_MODELS, or use the"
-        " embedded network (WEIGHTS=embedded)"
+        f" {name}; or add their folder to FMI_MODELS, or choose others, such as 'embedded' or a"
+        " path (--weights, WEIGHTS=, weights=)"
     )
 
 

