@@ -46,7 +46,7 @@ from fmi.networks.base import Input, Network, Truncated, split_filters
 from fmi.networks.tiles import Tiled
 from fmi.networks.weights import Weights
 from fmi.pictures import Source
-from fmi.settings import Settings, Transfer
+from fmi.settings import TRANSFERS, Settings, Transfer
 
 __all__ = [
     "ALL",
@@ -68,7 +68,6 @@ Layers = Union[str, Sequence[str]]
 ALL = "all"  # filters: all of a layer
 Filters = Union[int, str, Sequence[int]]
 Init = Union[None, Source, np.ndarray]
-TRANSFERS = ("purposeful", "gatys")  # functions with their own section of the settings
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ from typing_extensions import Annotated, Literal
 
 from fmi import checks, descent, files, pictures, records, request
 from fmi import settings as presets
-from fmi.call import TRANSFERS, Init, in_one_line
+from fmi.call import Init, in_one_line
 from fmi.device.mxnet import Context
 from fmi.device.precision import Precision
 from fmi.errors import SHOWN, InputError, brief, shown
@@ -47,7 +47,7 @@ from fmi.networks import catalogue
 from fmi.networks.base import Input, Network, Triple
 from fmi.pictures import Picture, Source
 from fmi.request import Request
-from fmi.settings import Settings, Transfer, Weighting
+from fmi.settings import TRANSFERS, Settings, Transfer, Weighting
 from fmi.sources import table
 
 __all__ = ["Comparison", "Repetition", "ask", "compare", "read", "repeat"]

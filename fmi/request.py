@@ -22,6 +22,7 @@ from fmi.errors import InputError, shown
 from fmi.inversion import Inversion, Place
 from fmi.losses import Loss
 from fmi.pictures import Source
+from fmi.settings import UNMASKED
 
 __all__ = [
     "Request",
@@ -80,7 +81,7 @@ def _of_all(call: Call, places: Sequence[Place], loss: Callable[..., Loss], **mo
 
 
 def _no_mask(function: str, keywords: Mapping[str, Any]) -> None:
-    if keywords.get("mask") is not None:
+    if function in UNMASKED and keywords.get("mask") is not None:
         raise InputError(
             f"mask= confines where a texture or style goes, and {function} has neither: omit it"
         )

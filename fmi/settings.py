@@ -26,6 +26,8 @@ __all__ = [
     "PAPER",
     "PRESETS",
     "STYLE_LAYERS",
+    "TRANSFERS",
+    "UNMASKED",
     "Settings",
     "Transfer",
     "Weighting",
@@ -35,6 +37,9 @@ __all__ = [
     "override",
     "preset",
 ]
+
+TRANSFERS = ("purposeful", "gatys")  # functions with their own section of the settings
+UNMASKED = ("code", "maximise")  # functions that refuse a mask
 
 # Larger values overflow float32, or give pictures of noise with any network. They keep mistakes
 # such as 1e30 out; within them, a descent that diverges is stopped.

@@ -123,8 +123,6 @@ OPTIONS = {
     "memory": "share of the free memory, or bytes such as 4e9",
     "mask": "picture whose white confines where the texture or style goes",
 }
-TRANSFERS = ("purposeful", "gatys")
-UNMASKED = ("code", "maximise")  # functions that refuse a mask
 
 
 def add(commands: Any) -> None:
@@ -154,6 +152,8 @@ def _needed(kind: Kind) -> str:
 
 def _fill(command: argparse.ArgumentParser, kind: Kind) -> None:
     """Add the options of a command."""
+    from fmi import settings  # slow to import
+
     command.add_argument(
         "pictures",
         nargs="+",
@@ -168,7 +168,7 @@ def _fill(command: argparse.ArgumentParser, kind: Kind) -> None:
             metavar="PICTURE",
             help="style picture; several give several results, or one with --style-weights",
         )
-    if kind.function in TRANSFERS:
+    if kind.function in settings.TRANSFERS:
         command.add_argument(
             "--style-weights",
             metavar="W,W",
@@ -220,13 +220,13 @@ def add_keywords(command: argparse.ArgumentParser, function: str) -> None:
 
     group = command.add_argument_group("network and device")
     for name, text in OPTIONS.items():
-        if name != "mask" or function not in UNMASKED:
+        if name != "mask" or function not in settings.UNMASKED:
             group.add_argument(f"--{name}", metavar="NAME", help=text)
     group.add_argument(
         "--preserve-color", action="store_const", const=True, help="keep the content's colours"
     )
     own = [*settings.overridable()]
-    if function in TRANSFERS:
+    if function in settings.TRANSFERS:
         own += [n for n in settings.overridable(settings.Transfer) if n not in own]
     title = f"settings (in brackets, those of the preset {settings.DEFAULT!r})"
     group = command.add_argument_group(title)

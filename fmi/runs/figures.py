@@ -12,7 +12,7 @@ import numpy as np
 
 from fmi import codes, files, pictures, request, sheets
 from fmi import settings as presets
-from fmi.call import TRANSFERS, Call, in_one_line, layers_of, number_format
+from fmi.call import Call, in_one_line, layers_of, number_format
 from fmi.device.mxnet import Context, context
 from fmi.device.precision import Precision
 from fmi.errors import InputError
@@ -82,9 +82,11 @@ class Run:
         layers = e.layer_names
         if isinstance(e, Fig5):
             preset = presets.preset(e.settings or presets.DEFAULT)
-            chosen = [presets.override(preset, e.overrides, kind) for kind in TRANSFERS]
+            chosen = [presets.override(preset, e.overrides, kind) for kind in presets.TRANSFERS]
             layers = [
-                name for s, kind in zip(chosen, TRANSFERS) for name in getattr(s, kind).layers
+                name
+                for s, kind in zip(chosen, presets.TRANSFERS)
+                for name in getattr(s, kind).layers
             ]
         return catalogue.load(e.network, e.weights, e.input, layers)
 
