@@ -28,6 +28,10 @@ detect = $(shell $(PYTHON) -I fmi/device/driver.py --wheel 2>/dev/null || echo c
 wheel = $(eval wheel := $(or $(MXNET),$(here),$(detect)))$(wheel)
 other = $(if $(filter cpu,$(wheel)),mxnet-cu112,mxnet)
 
+# Another package may have brought the other wheel.
+both := $(and $(wildcard $(VENV)/lib/python*/site-packages/mxnet-*),$(wildcard \
+	$(VENV)/lib/python*/site-packages/mxnet_cu112-*))
+
 FIGURES := fig1 fig2 fig3 fig4 fig5
 given = $(filter-out $(addsuffix =%,$(OWN)),$(MAKEOVERRIDES))
 
@@ -42,7 +46,7 @@ help: ## list what there is
 		| sed -e 's/$$(FIGURES)/fig1 ... fig5/' -e 's/:.*## /\t/' | expand -t 16
 
 # Both wheels install the same files, so that none must be left when the other is installed.
-$(VENV)/.ready: setup.py $(if $(filter-out $(here),$(MXNET)),another-wheel)
+$(VENV)/.ready: setup.py $(if $(or $(filter-out $(here),$(MXNET)),$(and $(MXNET),$(both))),another-wheel)
 	@case "$(wheel)" in cpu|cu112) ;; *) echo "MXNET=$(wheel) should be cpu or cu112" >&2; exit 2;; esac
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 8) <= sys.version_info[:2] <= (3, 12))' || { \
 		echo "MXNet needs Python 3.8 to 3.12: PYTHON=python3.12 chooses one" >&2; exit 2; }

@@ -9,6 +9,7 @@ the objective of CODE and a faster descent.
 from __future__ import annotations
 
 import dataclasses
+import re
 from dataclasses import replace
 from typing import Any, Dict, Mapping, Optional, Tuple, Union
 
@@ -31,6 +32,7 @@ __all__ = [
     "Settings",
     "Transfer",
     "Weighting",
+    "about",
     "as_dict",
     "field_names",
     "overridable",
@@ -74,6 +76,23 @@ class Transfer:
     The loss is ``alpha * content(C, MN) * ||F - P||^2`` at `content_layer` plus
     ``beta * style(C, MN) * ||S - T||^2`` summed over `style_layers`, where S and T are the sums
     of the feature maps (Eq. 5) or the Gram matrices (Gatys).
+
+    Attributes
+    ----------
+    content_layer
+        Layer of the content.
+    style_layers
+        Layers of the style.
+    alpha
+        Weight of the content.
+    beta
+        Weight of the style.
+    content, style
+        Weights of the squared differences of a layer.
+    weight_decay
+        Pull towards the mean colour, as a share of the difference from it.
+    descent, steps
+        As in :class:`Settings`; ``None`` if they are the same as for the other functions.
     """
 
     content_layer: str
@@ -83,7 +102,6 @@ class Transfer:
     content: Weighting
     style: Weighting
     weight_decay: Share
-    # The same as for the other functions if None.
     descent: Optional[Optimiser] = None
     steps: Optional[Steps] = None
 
@@ -97,43 +115,105 @@ class Transfer:
 
 @dataclass(frozen=True)
 class Settings:
-    """All hyper-parameters of an inversion. Lengths are pixels, colours RGB on the 0-255 scale."""
+    """All hyper-parameters of an inversion. Lengths are pixels, colours RGB on the 0-255 scale.
+
+    Attributes
+    ----------
+    preset
+        Name of the preset that these values began as.
+    pool
+        Pooling of the VGG family.
+    pool_rounding
+        How pooling of the VGG family rounds the half of an odd size.
+    long_edge
+        Pixels of the longer side after resizing.
+    resize_mode
+        What lies outside of a picture while it is resized, as the mode of scikit-image's resize.
+    anti_aliasing
+        Whether pictures are smoothed before they are made smaller.
+    content_scale
+        Value of white in the content picture.
+    style_scale
+        Value of white in the style picture.
+    style_size
+        Size of the style picture: warped to the content's, or with proportions of its own.
+    shares
+        Distribution of v in Eq. 3.
+    code_weight
+        Factor of the loss ||F - T||^2 (Eq. 1, 4).
+    purposeful
+        Settings of Eq. 5.
+    gatys
+        Settings of Gatys' style transfer.
+    steps
+        Maximum number of steps.
+    stop
+        End when the picture changes by a smaller share in a step; 0: never.
+    learning_rate
+        Learning rate at the beginning, or the largest one after a warm-up.
+    momentum
+        Momentum in the first step; it changes linearly to that of the last step.
+    last_momentum
+        Momentum in the last step.
+    descent
+        Gradient descent with momentum, or L-BFGS, which needs neither learning rate nor clip.
+    gradient
+        Clip each element, scale all to one size, or whiten and scale (fmi.whitening).
+    clip
+        Limit of an element of the gradient, or root mean square of a scaled gradient.
+    schedule
+        How the learning rate falls: in steps, or as half a cosine wave to 0.
+    warm_up
+        Share of the steps in which the learning rate rises first.
+    decay
+        Factor of the learning rate at each decay, if it falls in steps.
+    decay_every
+        Number of steps between two decays.
+    weight_decay
+        Pull towards the mean colour, as a share of the difference from it.
+    total_variation
+        Weight of the sum of squared differences of neighbouring pixels in the loss.
+    jitter
+        Pixels by which the picture moves at most in each step.
+    start
+        Half width of the initial picture's uniform noise around the mean colour.
+    denoise
+        Weight of TV denoising when saving; 0: none.
+    batch
+        Number of pictures at once; 0: as many as fit into memory.
+    """
 
     preset: str
     pool: Literal["avg", "max"]
-    pool_rounding: Literal["up", "down"]  # of the size, where a side has an odd number of positions
-    long_edge: Annotated[int, Field(ge=1, le=65_536)]  # pixels of the longer side after resizing
-    resize_mode: Literal["constant", "edge", "symmetric", "reflect", "wrap"]  # as skimage's `mode`
+    pool_rounding: Literal["up", "down"]
+    long_edge: Annotated[int, Field(ge=1, le=65_536)]
+    resize_mode: Literal["constant", "edge", "symmetric", "reflect", "wrap"]
     anti_aliasing: bool
-    content_scale: Colour  # value of white in the content picture
-    style_scale: Colour  # value of white in the style picture
-    style_size: Literal["content", "own"]  # warped to the content's size, or its aspect ratio kept
-    shares: Literal["normal", "simplex"]  # distribution of v in Eq. 3
-    code_weight: Positive  # factor of ||F - T||^2
+    content_scale: Colour
+    style_scale: Colour
+    style_size: Literal["content", "own"]
+    shares: Literal["normal", "simplex"]
+    code_weight: Positive
     purposeful: Transfer
     gatys: Transfer
-    steps: Steps  # maximum number
-    stop: Share  # stop when the relative change of the picture in a step is below; 0: never
+    steps: Steps
+    stop: Share
     learning_rate: Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
     momentum: Share
-    last_momentum: Share  # the momentum changes linearly to this value over all steps
-    descent: (
-        Optimiser  # gradient descent with momentum, or L-BFGS, which needs neither rate nor clip
-    )
-    # Clip each element to +-clip, or scale all to one size, or whiten and scale (fmi.whitening).
+    last_momentum: Share
+    descent: Optimiser
     gradient: Literal["clip", "scale", "whiten"]
-    # The limit (1e30 clips nothing), or the root mean square of the scaled gradient.
     clip: Annotated[float, Field(gt=0, le=1e30, allow_inf_nan=False)]
-    schedule: Literal["steps", "cosine"]  # stepwise decay; half a cosine wave that ends at 0
-    warm_up: Share  # share of the steps in which the learning rate rises first
-    decay: Annotated[float, Field(gt=0, le=1)]  # for "steps", the factor of the learning rate ...
-    decay_every: Steps  # ... and the number of steps between decays
-    weight_decay: Share  # applied to the difference of the picture from the mean colour
-    total_variation: Factor  # of the sum of squared differences of neighbouring pixels
-    jitter: Annotated[int, Field(ge=0, le=1000)]  # pixels by which the picture moves in each step
-    start: Annotated[float, Field(ge=0, le=1e4)]  # the initial picture is uniform in +-start
-    denoise: Annotated[float, Field(ge=0, le=100)]  # weight of TV denoising when saving; 0: none
-    batch: Annotated[int, Field(ge=0, le=100_000)]  # pictures at once; 0: as memory allows
+    schedule: Literal["steps", "cosine"]
+    warm_up: Share
+    decay: Annotated[float, Field(gt=0, le=1)]
+    decay_every: Steps
+    weight_decay: Share
+    total_variation: Factor
+    jitter: Annotated[int, Field(ge=0, le=1000)]
+    start: Annotated[float, Field(ge=0, le=1e4)]
+    denoise: Annotated[float, Field(ge=0, le=100)]
+    batch: Annotated[int, Field(ge=0, le=100_000)]
 
     @field_validator("*", mode="before")
     @classmethod
@@ -298,6 +378,12 @@ def _replaced(settings: Any, name: str, value: Any) -> Any:
         return replace(settings, **{name: value})
     except ValidationError as error:
         raise refusal(name, value, error, getattr(settings, name)) from None
+
+
+def about(kind: type) -> Dict[str, str]:
+    """Return what each field of :class:`Settings` or :class:`Transfer` is, from its docstring."""
+    found = re.findall(r"^    (\w+)\n        (.+)$", kind.__doc__ or "", re.M)
+    return {name: text.rstrip(".") for name, text in found}
 
 
 def field_names(cls: type) -> Tuple[str, ...]:

@@ -63,6 +63,8 @@ LONG = {
     "make fig3 PRECISION=auto": MINUTES,
     "make fig3 SETTINGS=paper": MINUTES,
     "make fig3 WEIGHTS=vgg19": VGG,
+    "make fig4 WEIGHTS=vgg19": VGG,
+    "make fig5 WEIGHTS=vgg19": VGG,
     "python -m experiments.compare": "it needs VGG-19 and the published figures",
     "python -m experiments.descents": VGG,
 }
@@ -131,9 +133,8 @@ def clone(tmp_path_factory):
         if (Path(os.environ.get("FMI_PUBLISHED", "/nowhere")) / theirs).is_file():
             shutil.copy(Path(os.environ["FMI_PUBLISHED"]) / theirs, folder / own)
     few = ["WEIGHTS=embedded", "FILTERS=0", "LONG_EDGE=40", "STEPS=2"]
-    for sweep, layer in (("results/sweep", "relu1_1"), ("results/vgg19", "relu3_1")):
-        words = [str(ROOT / "experiments/atlas.yaml"), f"RESULTS={folder / sweep}", *few]
-        assert cli.main(["sweep", *words, f"LAYERS={layer}"]) == 0
+    words = [str(ROOT / "experiments/atlas.yaml"), f"RESULTS={folder}/results/vgg19", *few]
+    assert cli.main(["sweep", *words, "LAYERS=relu3_1"]) == 0
     return folder
 
 

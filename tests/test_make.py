@@ -187,6 +187,16 @@ def test_two_wheels_are_both_replaced(project):
     assert done.wheels == ["mxnet"]
 
 
+def test_the_wheel_that_another_package_has_brought_is_removed(project):
+    project("setup", "MXNET=cpu")
+    (project.wheels / "mxnet-cu112").touch()
+    for name in ("mxnet-1.9.1", "mxnet_cu112-1.9.1"):
+        folder = project.folder / ".venv/lib/python3.11/site-packages"
+        (folder / f"{name}.dist-info").mkdir(parents=True)
+    done = project("setup", "MXNET=cpu")
+    assert any("pip uninstall" in line for line in done.commands) and done.wheels == ["mxnet"]
+
+
 def test_a_wheel_that_cannot_be_installed_is_not_taken_for_ready(project):
     project("setup", "MXNET=cpu")
     failed = project("setup", "MXNET=cu112", OFFLINE="1")

@@ -158,3 +158,10 @@ def test_record_holds_only_the_style_transfer_in_question():
     record = settings.as_dict(CODE, "gatys")
     assert record["alpha"] == 10
     assert record["content"] == dataclasses.asdict(CODE.gatys.content)
+
+
+@pytest.mark.parametrize("kind", [settings.Settings, settings.Transfer])
+def test_every_value_that_can_be_given_is_explained(kind):
+    told = {**settings.about(settings.Settings), **settings.about(kind)}
+    assert set(settings.overridable(kind)) <= set(told)
+    assert told["pool"] == "Pooling of the VGG family"

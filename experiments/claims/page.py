@@ -33,7 +33,11 @@ INTRODUCTION = """\
 # The paper's claims as numbers
 
 The paper shows pictures and draws conclusions in sentences. `make claims` measures each sentence,
-beside controls that could refute it; this page is made from what it wrote.
+beside controls that could refute it, into `results/claims/`; this page is made from what it wrote.
+It measures the embedded network; `make claims WEIGHTS=vgg19` chooses another one, `CLAIMS=1,2` some
+of the sentences, `N=` the filters of a layer, `K=` the pictures, `STARTS=` and `CONTROL_STARTS=`
+the initial pictures, `PHOTOS=` a folder of photographs, and `TEXTURES=` one with a folder for each
+class.
 
 ## How to read it
 

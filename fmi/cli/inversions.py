@@ -98,30 +98,23 @@ COMMANDS: Dict[str, Kind] = {
 }
 
 
-# Words for the help; what is not named here is explained in fmi/settings.py.
-SETTINGS = {
-    "long_edge": "pixels of the longer side",
-    "steps": "maximum number of steps",
-    "stop": "end when the picture changes by less in a step (0: never)",
-    "denoise": "weight of the denoising when saving (0: none)",
-    "pool": "pooling of the VGG family",
-    "batch": "pictures at once (0: as many as fit)",
-    "alpha": "weight of the content",
-    "beta": "weight of the style",
-    "content_layer": "layer of the content",
-    "style_layers": "layers of the style, with commas between",
-}
-OPTIONS = {
-    "network": "vgg19, resnet18_v1, net-symbol.json, net-0000.params ...",
-    "weights": "auto, vgg19, vgg16-hed, embedded, or a file",
-    "input": "preprocessing of a network outside of the VGG family: imagenet or caffe",
-    "settings": "preset: code, paper or fast",
-    "seed": "of the initial picture and of random draws",
-    "init": "initial picture: noise, content, or a file",
-    "ctx": "cpu, gpu or gpu(1)",
-    "precision": "float32, bfloat16, float16 or auto",
-    "memory": "share of the free memory, or bytes such as 4e9",
-    "mask": "picture whose white confines where the texture or style goes",
+# The settings that are listed first.
+OFTEN = ("long_edge", "steps", "stop", "denoise", "alpha", "beta", "content_layer", "style_layers")
+METAVARS: Dict[Any, str] = {int: "N", float: "X", bool: "{true,false}"}
+OPTIONS = {  # metavar and help
+    "network": ("NAME", "vgg19, resnet18_v1, net-symbol.json, net-0000.params ... (vgg19)"),
+    "weights": ("NAME", "vgg19, vgg16-hed, embedded, a file, or auto, the first of these (auto)"),
+    "input": ("NAME", "preprocessing outside of the VGG family: imagenet or caffe (imagenet)"),
+    "settings": (
+        "NAME",
+        "preset: code, paper or fast (code for the VGG networks of 2014, else fast)",
+    ),
+    "seed": ("N", "of the initial picture and of random draws (0)"),
+    "init": ("PICTURE", "initial picture: noise, content, or a file (noise)"),
+    "ctx": ("DEVICE", "cpu, gpu or gpu(1) (the first GPU that works, else cpu)"),
+    "precision": ("NAME", "float32, bfloat16, float16 or auto (float32)"),
+    "memory": ("MEMORY", "share of the free memory, or bytes such as 4e9 (0.5)"),
+    "mask": ("PICTURE", "its white confines where the texture or style goes"),
 }
 
 
@@ -166,7 +159,8 @@ def _fill(command: argparse.ArgumentParser, kind: Kind) -> None:
             action="append",
             required=True,
             metavar="PICTURE",
-            help="style picture; several give several results, or one with --style-weights",
+            help="style picture; several give several results"
+            + (", or one with --style-weights" if kind.function in settings.TRANSFERS else ""),
         )
     if kind.function in settings.TRANSFERS:
         command.add_argument(
@@ -175,7 +169,9 @@ def _fill(command: argparse.ArgumentParser, kind: Kind) -> None:
             help="mix the styles into one result, with these weights",
         )
         command.add_argument(
-            "--strength", metavar="S", help="from 0, the content alone, over .5 to 1, the style"
+            "--strength",
+            metavar="S",
+            help="from 0 (content only) through .5 (the preset's weights) to 1 (style only)",
         )
     if kind.layers:
         command.add_argument(
@@ -219,9 +215,9 @@ def add_keywords(command: argparse.ArgumentParser, function: str) -> None:
     from fmi import settings
 
     group = command.add_argument_group("network and device")
-    for name, text in OPTIONS.items():
+    for name, (metavar, text) in OPTIONS.items():
         if name != "mask" or function not in settings.UNMASKED:
-            group.add_argument(f"--{name}", metavar="NAME", help=text)
+            group.add_argument(f"--{name}", metavar=metavar, help=text)
     group.add_argument(
         "--preserve-color", action="store_const", const=True, help="keep the content's colours"
     )
@@ -233,13 +229,15 @@ def add_keywords(command: argparse.ArgumentParser, function: str) -> None:
     kinds = {**get_type_hints(settings.Transfer), **get_type_hints(settings.Settings)}
     preset = settings.preset(settings.DEFAULT)
     section = getattr(preset, function, None)
-    for name in sorted(own, key=lambda name: name not in SETTINGS):
+    texts = {**settings.about(settings.Transfer), **settings.about(settings.Settings)}
+    for name in sorted(own, key=lambda name: name not in OFTEN):
         value = getattr(section, name, None)
         value = getattr(preset, name) if value is None else value
-        shown = ",".join(value) if isinstance(value, tuple) else value
-        text = f"{SETTINGS[name]} ({shown})" if name in SETTINGS else f"({shown})"
+        shown = ",".join(value) if isinstance(value, tuple) else str(value)
+        shown = shown.lower() if isinstance(value, bool) else shown
         words = get_args(kinds[name]) if get_origin(kinds[name]) is Literal else ()
-        metavar = "{" + ",".join(words) + "}" if words else name.split("_")[-1].upper()
+        metavar = "{" + ",".join(words) + "}" if words else METAVARS.get(kinds[name], "NAME")
+        text = f"{texts[name][0].lower()}{texts[name][1:]} ({shown})"
         group.add_argument(f"--{name.replace('_', '-')}", help=text, metavar=metavar)
 
 
