@@ -168,7 +168,8 @@ def sheet(blocks: Sequence[Block], note: str = "") -> Figure:
                     x = left + place * (PANEL_INCHES + GAP)
                     axes = _box(figure, x, top, tall_row, panel)
                     if index == 0 and block.columns:
-                        title, how = _fitting(figure, block.columns[place], 14, PANEL_INCHES)
+                        room = PANEL_INCHES * (2 if _alone(block.columns, place) else 1)
+                        title, how = _fitting(figure, block.columns[place], 14, room)
                         axes.set_title(title, pad=4, **how)
                     if block.titles:
                         title, how = _fitting(figure, block.titles[index][place], 12, PANEL_INCHES)
@@ -188,6 +189,11 @@ def sheet(blocks: Sequence[Block], note: str = "") -> Figure:
         if note:
             _text(figure, 1 - GAP / width, 0.06 / height, note, 9, ("right", "bottom"))
     return figure
+
+
+def _alone(titles: Sequence[str], place: int) -> bool:
+    """Return whether a title has empty ones on both sides, and thus half their room."""
+    return 0 < place < len(titles) - 1 and not titles[place - 1] and not titles[place + 1]
 
 
 def _draw_colours(figure: Figure, x: float, top: float, maximum: float) -> None:

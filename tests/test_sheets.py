@@ -515,3 +515,13 @@ def test_saving_logs_nothing_of_the_fonts(tmp_path, caplog):
     sheets.save(sheets.sheet([block]), tmp_path / "sheet")
     assert [record for record in caplog.records if record.name.startswith("fontTools")] == []
     assert logging.getLogger("fontTools").level == logging.NOTSET
+
+
+def test_a_title_between_empty_ones_has_their_room():
+    panel, title = np.zeros((30, 40, 3), np.uint8), "Neckarfront with Hölderlinturm and Collegiate"
+    sizes = []
+    for columns in (["", title, ""], ["style", title, "PMCI"], [title, "", ""]):
+        drawn = sheets.sheet([Block([[panel] * 3], columns=columns)])
+        (shown,) = [a.title for a in drawn.axes if a.get_title() == title]
+        sizes.append(shown.get_fontsize())
+    assert sizes[0] > sizes[1] == sizes[2]
