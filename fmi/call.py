@@ -283,7 +283,8 @@ class Call:
         if given is None and self.settings.preset != presets.DEFAULT:
             log.info("%s: settings %r", self.network.name, self.settings.preset)
         if section:
-            self.settings = replaced_layers(self.settings, section, self.network, overrides)
+            replaced = replaced_layers(self.settings, section, self.network, overrides)
+            self.settings = _full_names(replaced, section, self.network)
             self.scheme: Transfer = getattr(self.settings, section)
             layers = self.scheme.layers
         self.layers = tuple(dict.fromkeys(self.network.layer(name).name for name in layers))
@@ -763,6 +764,11 @@ class Call:
 
         return show
 
+    @property
+    def _signed(self) -> bool:
+        """Whether activations may be negative, so that sums of them are no energies."""
+        return any(self.network.layer(name).negative for name in self.layers)
+
     def _reached(
         self, picture: np.ndarray, loss: Loss, place: Place
     ) -> Tuple[Optional[float], Optional[float]]:
@@ -771,7 +777,7 @@ class Call:
         image = self.to_device(picture)
         explained = loss.explained(self.truncated.losses(image, loss)).asscalar()
         shares = []
-        if place.filter is not None:
+        if place.filter is not None and not self._signed:
             energies = self.truncated.sums(image, codes.energies, self.layers)
             shares = [codes.energy_share(each, [place.filter]) for each in energies.values()]
         self.truncated.free()
@@ -831,6 +837,23 @@ def number_format(precision: Union[str, Precision], network: Network, ctx: Conte
         log.info("precision auto: %s (%s)", found.name, found.reason)
         return found
     return choose(precision, ctx)
+
+
+def _full_names(settings: Settings, section: str, network: Network) -> Settings:
+    """Replace the layers of a transfer, which may be ends of names, by their names in the network.
+
+    Raises
+    ------
+    InputError
+        If the network lacks a layer, or if a style layer is named twice.
+    """
+    scheme: Transfer = getattr(settings, section)
+    styles = tuple(network.layer(name).name for name in scheme.style_layers)
+    twice = sorted({name for name in styles if styles.count(name) > 1})
+    if twice:
+        raise InputError(f"style_layers names {', '.join(twice)} more than once")
+    names = {"content_layer": network.layer(scheme.content_layer).name, "style_layers": styles}
+    return presets.override(settings, names, section)
 
 
 def replaced_layers(

@@ -81,8 +81,8 @@ class Descent:
     image
         (3, H, W) float32 with the mean subtracted; always finite unless the initial picture is not.
     loss
-        Loss before each step; with L-BFGS, the smallest one so far, which at the end is that of
-        `image`. If the descent diverged, the last value is the loss of `image`.
+        Loss before each step; with L-BFGS, the smallest one so far, which after the last step is
+        that of `image`. If the descent diverged, the last value is the loss of `image`.
     change
         Relative change in the last step; ``None`` if there was no step.
     stopped
@@ -414,11 +414,13 @@ def _stop(
     stays, stopped = [], []
     for row, (index, change) in enumerate(zip(batch.pictures, batch.change)):
         assert change is not None
-        if change >= settings.stop and step < settings.steps:
+        # After its last step, L-BFGS returns to the best picture, which is often the present one.
+        returned = settings.descent == "lbfgs" and step == settings.steps
+        reason = "change" if change < settings.stop and not returned else "steps"
+        if reason == "steps" and step < settings.steps:
             stays.append(row)
             continue
         done[index].change = change
-        reason = "change" if change < settings.stop else "steps"
         _keep(done[index], batch.image[row], reason, clock)
         stopped.append(index)
     return stays, stopped

@@ -113,7 +113,8 @@ class Inversion:
         (see :meth:`fmi.losses.Loss.explained`). ``None`` if the descent has not come to its end.
     energy_share
         The share of the energy of F that lies in the wanted feature map; the mean over the layers
-        if there are several. ``None`` if no feature map was isolated.
+        if there are several. ``None`` if no feature map was isolated, or if activations of the
+        layer may be negative, such as those of a convolution before its relu.
     """
 
     array: np.ndarray

@@ -267,9 +267,11 @@ def gatys(
 
     The parameters are those of :func:`purposeful`; Gram matrices replace the energies. The factors
     a and b are ``1 / 2`` and ``1 / (4 C^2 (MN)^2)`` in Gatys et al. 2016, and ``1 / 2`` and
-    ``1 / (4 C^2 MN)`` in the 2016 code.
+    ``1 / (4 C^2 MN)`` in the 2016 code. The Gram matrix is quadratic in the code, so that the code
+    is multiplied by the root of a mask: each position counts as much as the mask is white.
     """
-    return _transfer(content, style, scheme, gram, masks)
+    roots = {name: None if mask is None else mask.sqrt() for name, mask in masks.items()}
+    return _transfer(content, style, scheme, gram, roots)
 
 
 def _transfer(

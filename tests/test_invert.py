@@ -500,3 +500,18 @@ def test_mxnet_whose_import_has_failed_before():
 def test_all_filters_beside_those_of_a_layer_are_given_twice(picture, options):
     with pytest.raises(InputError, match="twice"):
         fmi.invert.feature_map(picture, "relu1_1:1", "all", **options)
+
+
+def test_sums_of_negative_activations_are_no_shares_of_energy(picture):
+    given = {"weights": "embedded", "long_edge": 40, "steps": 2, "progress": False}
+    (linear,) = fmi.invert.feature_map(picture, "conv1_1", 1, **given)
+    (rectified,) = fmi.invert.feature_map(picture, "relu1_1", 1, **given)
+    assert linear.energy_share is None and linear.explained is not None
+    assert 0 <= rectified.energy_share <= 1
+
+
+@pytest.mark.parametrize("steps", [3, 10])
+def test_a_descent_by_lbfgs_that_runs_out_of_steps_says_so(picture, steps):
+    given = {"weights": "embedded", "settings": "code", "descent": "lbfgs", "progress": False}
+    found = fmi.invert.code(picture, "relu2_1", steps=steps, long_edge=40, **given)
+    assert (found.stopped, found.steps) == ("steps", steps)

@@ -1,5 +1,7 @@
 """What users of style transfer ask for: masks, several styles, colours, strength, jitter."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from conftest import smooth_picture
@@ -7,7 +9,7 @@ from PIL import Image
 from scipy.stats import pearsonr
 
 import fmi.invert
-from fmi import pictures
+from fmi import losses, pictures
 from fmi.device.mxnet import mx
 from fmi.errors import InputError
 from fmi.evidence.textures import MapSums
@@ -91,6 +93,40 @@ def test_a_style_stays_inside_its_mask(scene, paintings, half, function):
     left, right = np.s_[:, :24], np.s_[:, 40:]
     assert off(found, left) < 0.6 * off(whole, left)
     assert off(found, right) > 0.6 * off(whole, right)
+
+
+@pytest.mark.parametrize("function", ["purposeful", "gatys"])
+def test_a_picture_that_is_its_own_style_has_reached_it_under_a_grey_mask(
+    scene, paintings, function
+):
+    transfer = getattr(fmi.invert, function)
+    given = {**GIVEN, "content_scale": 255, "style_scale": 255, "init": "content", "steps": 1}
+    grey = np.full((48, 64), 128, np.uint8)
+    own = transfer(scene, scene, mask=grey, **given).loss[0]
+    assert own < 1e-6 * transfer(scene, paintings[0], mask=grey, **given).loss[0]
+
+
+def test_the_style_of_gatys_counts_each_position_as_the_mask_is_white():
+    random = np.random.RandomState(0)
+    code, target = random.uniform(0, 2, (1, 3, 4, 5)), random.uniform(0, 9, (1, 3, 3))
+    mask, content = random.uniform(0, 1, (1, 1, 4, 5)), random.uniform(0, 2, (1, 2, 4, 5))
+    array = mx.nd.array
+    scheme = dataclasses.replace(CODE.gatys, content_layer="a", style_layers=("b",))
+    sums = losses.Sums(array(target), positions=40, wanted=float(mask.sum()))
+    loss = losses.gatys(array(content), {"b": sums}, scheme, {"b": array(mask)})
+    found = loss({"a": array(content), "b": array(code)}).asscalar()
+    maps = code.reshape(3, 20)
+    gram = (maps * mask.reshape(20)) @ maps.T
+    weight = scheme.beta * scheme.style(3, mask.sum())
+    wanted = weight * ((gram - target[0] * mask.sum() / 40) ** 2).sum()
+    assert found == pytest.approx(wanted, rel=1e-5)
+
+
+@pytest.mark.parametrize("function", ["purposeful", "gatys"])
+def test_a_style_layer_that_is_named_twice_is_refused(scene, paintings, function):
+    layers = ["relu1_1", "relu2_1", "relu1_1"]
+    with pytest.raises(InputError, match="relu1_1 more than once"):
+        getattr(fmi.invert, function)(scene, paintings[0], style_layers=layers, **GIVEN)
 
 
 def test_a_mask_may_have_another_size_and_must_be_white_somewhere(scene, paintings, tmp_path):
@@ -277,3 +313,20 @@ def test_a_mask_that_could_change_nothing_is_refused(scene, half, function):
     more = [3] if function == "maximise" else []
     with pytest.raises(InputError, match="mask"):
         getattr(fmi.invert, function)(scene, "relu2_1", *more, mask=half, **GIVEN)
+
+
+@pytest.mark.parametrize("function", ["purposeful", "gatys"])
+def test_layers_of_a_transfer_may_be_ends_of_names(scene, paintings, function):
+    network = mx.gluon.nn.HybridSequential(prefix="net_")
+    for channels, name in ((3, "a_relu0"), (4, "b_relu1")):
+        network.add(mx.gluon.nn.Conv2D(4, 3, padding=1, in_channels=channels))
+        network.add(mx.gluon.nn.Activation("relu", prefix=f"{name}_"))
+    network.initialize(mx.init.Xavier())
+    given = {"network": network, "settings": "fast", "long_edge": 48, "steps": 2, "progress": False}
+    transfer = getattr(fmi.invert, function)
+    whole, short = (
+        transfer(scene, paintings[0], style_layers=[style], content_layer=content, **given)
+        for style, content in (("a_relu0", "b_relu1"), ("relu0", "relu1"))
+    )
+    assert whole.loss == short.loss
+    assert whole.record["settings"] == short.record["settings"]
