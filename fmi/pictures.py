@@ -284,15 +284,28 @@ def _srgb(image: Image.Image, profile: Optional[bytes]) -> Image.Image:
 
     try:
         given = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        if "sRGB" in ImageCms.getProfileDescription(given):
-            return image
-        done = ImageCms.profileToProfile(
-            image, given, ImageCms.createProfile("sRGB"), outputMode="RGB"
-        )
+        srgb = ImageCms.createProfile("sRGB")
+        probe = _probe(given.profile.xcolor_space)
+        if probe is not None:
+            found = ImageCms.profileToProfile(probe, given, srgb, outputMode="RGB")
+            change = np.asarray(found, int) - np.asarray(probe.convert("RGB"), int)
+            if np.abs(change).max() <= 2:  # the name cannot tell: linear profiles have it too
+                return image
+        done = ImageCms.profileToProfile(image, given, srgb, outputMode="RGB")
     except (ImageCms.PyCMSError, OSError, ValueError, TypeError) as error:
         log.warning("the ICC profile of a picture cannot be used and is ignored (%s)", error)
         return image
     return image if done is None else done
+
+
+def _probe(space: str) -> Optional[Image.Image]:
+    """Return colours from all over a colour space of ICC, ``None`` if sRGB is not in this space."""
+    mode = {"RGB ": "RGB", "GRAY": "L"}.get(space)
+    if mode is None:
+        return None
+    levels = np.arange(0, 256, 17, dtype=np.uint8)
+    colours = np.stack(np.meshgrid(levels, levels, levels), axis=-1)
+    return Image.fromarray(colours.reshape(64, 64, 3)).convert(mode)
 
 
 def find(name: str, folders: Sequence[Union[str, Path]]) -> Path:

@@ -139,17 +139,20 @@ def test_first_frame(suffix, save_all, tmp_path):
     assert (found == (255, 0, 0)).all()
 
 
-def linear_profile():
+def linear_profile(name="line built-in"):
     """sRGB's primaries with a linear curve: LCMS's XYZ-based profile from PIL has other ones."""
+    before, after = ("".join(f"\0{c}" for c in text).encode() for text in ("sRGB built-in", name))
+    assert len(before) == len(after)
     srgb = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
     count = struct.unpack(">I", srgb[128:132])[0]
     for index in range(count):
-        name, at, size = struct.unpack(">4s2I", srgb[132 + 12 * index : 144 + 12 * index])
-        if name in (b"rTRC", b"gTRC", b"bTRC"):
+        tag, at, size = struct.unpack(">4s2I", srgb[132 + 12 * index : 144 + 12 * index])
+        if tag in (b"rTRC", b"gTRC", b"bTRC"):
             curve = struct.pack(">4s2I", b"curv", 0, 0)
             srgb[at : at + 12] = curve
-        elif name == b"desc":
-            srgb[at : at + size] = srgb[at : at + size].replace(b"s\0R\0G\0B", b"l\0i\0n\0e")
+        elif tag == b"desc":
+            assert before in srgb[at : at + size]
+            srgb[at : at + size] = srgb[at : at + size].replace(before, after)
     return bytes(srgb)
 
 
@@ -163,10 +166,23 @@ def test_icc_profile_is_applied(tmp_path):
     assert np.abs(found.astype(int) - 188).max() <= 1
 
 
-def test_srgb_profile_changes_nothing(rgb, tmp_path):
+@pytest.mark.parametrize("name", ["Linear sRGB  ", "sRGB-elle-g10"])
+def test_a_linear_profile_named_after_srgb_is_applied(name, tmp_path):
+    """55 / 255 of linear light is 128 in sRGB."""
+    profile = linear_profile(name)
+    assert ImageCms.getProfileDescription(io.BytesIO(profile)).strip() == name.strip()
+    found = saved(tmp_path / "a.png", Image.new("RGB", (4, 4), (55, 55, 55)), icc_profile=profile)
+    assert np.abs(found.astype(int) - 128).max() <= 1
+
+
+def test_srgb_profile_changes_nothing(rgb, tmp_path, caplog):
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     found = saved(tmp_path / "a.png", Image.fromarray(rgb), icc_profile=profile)
     np.testing.assert_array_equal(found, rgb)
+    grey = rgb[..., 0]
+    found = saved(tmp_path / "a.png", Image.fromarray(grey), icc_profile=profile)
+    np.testing.assert_array_equal(found, np.stack([grey] * 3, axis=2))
+    assert not caplog.text
 
 
 def test_damaged_profile_is_left_out(rgb, tmp_path, caplog):
