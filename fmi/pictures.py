@@ -314,10 +314,12 @@ def find(name: str, folders: Sequence[Union[str, Path]]) -> Path:
     Parameters
     ----------
     name
-        A path; or the name of a file without its suffix, where ``-`` and ``_`` are equivalent; or
-        a name such as ``skimage:coffee`` for a picture of :data:`SKIMAGE`.
+        A path; or the name of a file without its suffix, where ``-`` and ``_`` are equivalent, as
+        are capital and small letters; or a name such as ``skimage:coffee`` for a picture of
+        :data:`SKIMAGE`.
     folders
-        Folders in which to look for a name, in this order.
+        Folders in which to look for a name, in this order; in each of them, a file of exactly this
+        name comes first.
 
     Raises
     ------
@@ -347,9 +349,14 @@ def _named_file(name: str) -> Path:
 
 
 def named(name: str, folders: Sequence[Union[str, Path]]) -> Iterator[Path]:
-    """Yield the files that :func:`find` may return for a name without a suffix, in its order."""
+    """Yield the files that :func:`find` may return for a name without a suffix, in its order.
+
+    All files of a folder come before those of the next one, and in each folder the files of exactly
+    this name before those of an equivalent name: a picture in a folder of the user's own replaces
+    a fetched one.
+    """
     for folder in folders:
-        for file in _entries(Path(folder)):
+        for file in sorted(_entries(Path(folder)), key=lambda file: file.stem != name):
             if file.suffix.lower() in SUFFIXES and _key(file.stem) == _key(name):
                 yield file
 
