@@ -269,11 +269,19 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 
 def _eight_bit_grey(image: Image.Image) -> Image.Image:
-    """Map 65535 to white; the conversion of PIL clips values above 255."""
+    """Map 65535 to white; the conversion of PIL clips values above 255.
+
+    A transparent value is one of 16 bits, several of which become the same one of 8 bits.
+    """
     values = np.asarray(image)
     if image.mode == "F" or values.min() < 0 or values.max() > 65535:
         raise InputError("has grey values in an unknown range; save it with 8 or 16 bits")
-    return Image.fromarray((values / 257.0 + 0.5).astype(np.uint8))
+    grey = (values / 257.0 + 0.5).astype(np.uint8)
+    transparent = image.info.get("transparency")
+    if transparent is None:
+        return Image.fromarray(grey)
+    alpha = np.where(values == transparent, 0, 255).astype(np.uint8)
+    return Image.fromarray(np.stack([grey, alpha], axis=2))
 
 
 def _srgb(image: Image.Image, profile: Optional[bytes]) -> Image.Image:

@@ -97,24 +97,38 @@ def test_sixteen_bits_of_grey(suffix, tmp_path):
     np.testing.assert_array_equal(found[0, :, 0], [0, 1, 1, 128, 255])
 
 
-def test_sixteen_bits_of_colour(tmp_path):
-    """Written by hand: PIL writes no such PNG."""
-    row = struct.pack(">6H", 0, 32896, 65535, 65535, 257, 0)
+def sixteen_bits(path, colour, values, transparent=b""):
+    """Write one row of a PNG by hand: PIL writes no 16-bit colours, nor their transparent value."""
 
     def chunk(kind, content):
         crc = zlib.crc32(kind + content)
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", crc)
 
-    header = struct.pack(">2I5B", 2, 1, 16, 2, 0, 0, 0)
+    width = len(values) // {0: 1, 2: 3}[colour]
+    row = struct.pack(f">{len(values)}H", *values)
     parts = [
-        chunk(b"IHDR", header),
+        chunk(b"IHDR", struct.pack(">2I5B", width, 1, 16, colour, 0, 0, 0)),
+        chunk(b"tRNS", transparent) if transparent else b"",
         chunk(b"IDAT", zlib.compress(b"\0" + row)),
         chunk(b"IEND", b""),
     ]
-    path = tmp_path / "a.png"
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
-    found = pictures.read(path).pixels
+    return pictures.read(path).pixels
+
+
+def test_sixteen_bits_of_colour(tmp_path):
+    found = sixteen_bits(tmp_path / "a.png", 2, (0, 32896, 65535, 65535, 257, 0))
     np.testing.assert_array_equal(found[0], [[0, 128, 255], [255, 1, 0]])
+
+
+@pytest.mark.parametrize(
+    ("transparent", "wanted"), [(0, [255, 0, 117, 117]), (30000, [0, 0, 255, 117])]
+)
+def test_a_transparent_value_of_sixteen_bits(transparent, wanted, tmp_path):
+    """Values that become the same one of 8 bits differ in whether they are transparent."""
+    values = (0, 1, 30000, 30001)
+    found = sixteen_bits(tmp_path / "a.png", 0, values, struct.pack(">H", transparent))
+    np.testing.assert_array_equal(found, np.repeat(np.array(wanted)[None, :, None], 3, axis=2))
 
 
 def test_floating_point_is_refused(tmp_path):
