@@ -107,6 +107,24 @@ def test_a_mask_may_have_another_size_and_must_be_white_somewhere(scene, paintin
         fmi.invert.feature_map(scene, "relu2_2", 3, mask="nowhere.png", **given)
 
 
+@pytest.mark.parametrize("kind", ["RGBA", "LA", "P", "array"])
+def test_a_transparent_mask_is_black(scene, half, kind, tmp_path):
+    if kind == "P":
+        mask = Image.fromarray(half // 255)
+        mask.putpalette([0, 255, 0, 255, 255, 255])
+        mask.save(tmp_path / "mask.png", transparency=0)
+    else:
+        white = Image.new("LA" if kind == "LA" else "RGBA", half.shape[::-1], "white")
+        white.putalpha(Image.fromarray(half))
+        white.save(tmp_path / "mask.png")
+    given = np.asarray(white) if kind == "array" else tmp_path / "mask.png"
+    common = {**GIVEN, "steps": 2}
+    (plain,) = fmi.invert.feature_map(scene, "relu2_2", 3, mask=half, **common)
+    (found,) = fmi.invert.feature_map(scene, "relu2_2", 3, mask=given, **common)
+    np.testing.assert_array_equal(found.array, plain.array)
+    assert found.record["mask"] == plain.record["mask"]
+
+
 # --- several styles, strength, colours ---
 
 
