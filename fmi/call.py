@@ -565,6 +565,12 @@ class Call:
         if self.options.mask is None:
             return None
         mask = pictures.read(self.options.mask, background="black")
+        brightest = int(mask.pixels.max())
+        if 0 < brightest < 128:  # such as an array of 0 and 1
+            raise InputError(
+                f"the mask is too dark: its largest value is {brightest} of 255; paint white"
+                " (255) where the style or texture goes"
+            )
         pixels = pictures.first_picture(mask, self.size, "the mask")
         values = pixels.mean(axis=2) / 255
         self.record["mask"] = files.array_digest(values)
