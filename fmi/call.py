@@ -110,8 +110,9 @@ class Options:
         Function called after each step with the :class:`fmi.descent.State`. A batch that does not
         fit into the memory of the device is restarted in smaller batches.
     mask
-        Picture whose white confines where a texture or style goes: where it is black, the code of
-        the content picture is asked for, and style counts nothing. It is resized to the content.
+        Picture whose white confines where a texture or style goes: where it is black or
+        transparent, the code of the content picture is asked for, and style counts nothing. It is
+        resized to the content.
     preserve_color
         Whether the result has the colours of the content picture and its own luminance alone
         (Gatys et al. 2016, Preserving color in neural artistic style transfer, section 3.2).
@@ -564,7 +565,14 @@ class Call:
         """Check `mask` and add it to the record; return it as (H, W) from 0 to 1."""
         if self.options.mask is None:
             return None
-        pixels = pictures.first_picture(pictures.read(self.options.mask), self.size, "the mask")
+        mask = pictures.read(self.options.mask, background="black")
+        brightest = int(mask.pixels.max())
+        if 0 < brightest < 128:  # such as an array of 0 and 1
+            raise InputError(
+                f"the mask is too dark: its largest value is {brightest} of 255; paint white"
+                " (255) where the style or texture goes"
+            )
+        pixels = pictures.first_picture(mask, self.size, "the mask")
         values = pixels.mean(axis=2) / 255
         self.record["mask"] = files.array_digest(values)
         return values

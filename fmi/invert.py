@@ -269,7 +269,7 @@ def purposeful(
     fmi.errors.InputError
         As for :func:`code`, and if there is no style picture, if `style_weights` are not one
         number for each of them or are all 0, if `strength` is not between 0 and 1, or if the mask
-        is black everywhere.
+        is black or too dark everywhere.
     """
     return request.purposeful(content, style, keywords, style_weights, strength).compute()[0]
 

@@ -129,7 +129,7 @@ class Picture:
 Source = Union[str, Path, Image.Image, np.ndarray, Picture]
 
 
-def read(source: Source) -> Picture:
+def read(source: Source, background: str = "white") -> Picture:
     """Read a picture from a path, a PIL image, or an (H, W, 3) uint8 RGB array.
 
     Text that is no path of a file may be a name, as for :func:`find`: ``"skimage:coffee"``, or
@@ -138,8 +138,8 @@ def read(source: Source) -> Picture:
     A :class:`Picture` is returned as is, without reading its file again.
 
     The first frame of a file is used. It is rotated as its EXIF data require, its colours are
-    converted to sRGB with its ICC profile, transparent pixels are blended with white, and 16 bits
-    are reduced to 8.
+    converted to sRGB with its ICC profile, transparent pixels are blended with `background`, the
+    name of a colour in PIL, and 16 bits are reduced to 8.
 
     Raises
     ------
@@ -150,9 +150,9 @@ def read(source: Source) -> Picture:
     if isinstance(source, Picture):
         return source
     if isinstance(source, np.ndarray):
-        return _from_pixels(_array_pixels(source), "array")
+        return _from_pixels(_array_pixels(source, background), "array")
     if isinstance(source, Image.Image):
-        return _from_pixels(_decoded(source, "the image"), "image")
+        return _from_pixels(_decoded(source, "the image", background), "image")
     if not isinstance(source, (str, os.PathLike)):
         raise InputError(
             f"a picture must be a path, a PIL image or an array, not {type(source).__name__}"
@@ -176,7 +176,7 @@ def read(source: Source) -> Picture:
         except Exception as error:  # PIL raises nearly anything on a damaged file
             raise InputError(_damaged(_shown(path), error)) from None
         with image:
-            pixels = _decoded(image, _shown(path))
+            pixels = _decoded(image, _shown(path), background)
     return Picture(pixels, _shown(path.stem), hashlib.sha256(data).hexdigest())
 
 
@@ -205,7 +205,7 @@ def _shown(name: object) -> str:
     return text if len(text) <= 200 else f"{text[:100]} ... {text[-80:]}"
 
 
-def _array_pixels(array: np.ndarray) -> np.ndarray:
+def _array_pixels(array: np.ndarray, background: str) -> np.ndarray:
     """Return the pixels of an array as (H, W, 3); grey and RGBA are converted as for files."""
     shape = array.shape
     if array.dtype != np.uint8 or not array.size or len(shape) not in (2, 3):
@@ -213,9 +213,9 @@ def _array_pixels(array: np.ndarray) -> np.ndarray:
     elif len(shape) == 3 and shape[2] == 3:
         return array
     elif len(shape) == 3 and shape[2] == 1:
-        return _array_pixels(array[:, :, 0])
+        return _array_pixels(array[:, :, 0], background)
     if len(shape) == 2 or (len(shape) == 3 and shape[2] == 4):
-        return _decoded(Image.fromarray(array), "the array")
+        return _decoded(Image.fromarray(array), "the array", background)
     raise InputError(
         "a picture array must be uint8 of shape (H, W, 3) RGB, (H, W) grey or (H, W, 4) RGBA,"
         f" not {array.shape} {array.dtype}"
@@ -231,7 +231,7 @@ def _damaged(name: object, error: Exception) -> str:
     return f"{name} cannot be read as a picture: {type(error).__name__}: {_shown(lines[0])}"
 
 
-def _decoded(image: Image.Image, name: object) -> np.ndarray:
+def _decoded(image: Image.Image, name: object, background: str) -> np.ndarray:
     """Return the first frame as (H, W, 3) uint8 sRGB; any failure raises an InputError."""
     width, height = image.size
     if width * height > PIXELS:
@@ -242,14 +242,14 @@ def _decoded(image: Image.Image, name: object) -> np.ndarray:
     if width * height == 0:
         raise InputError(f"{name} has no pixels")
     try:
-        return np.asarray(_rgb(image))
+        return np.asarray(_rgb(image, background))
     except InputError as error:
         raise InputError(f"{name} {error}") from None
     except Exception as error:  # PIL raises nearly anything on a damaged file
         raise InputError(_damaged(name, error)) from None
 
 
-def _rgb(image: Image.Image) -> Image.Image:
+def _rgb(image: Image.Image, background: str) -> Image.Image:
     image.load()
     profile = image.info.get("icc_profile")
     upright = ImageOps.exif_transpose(image) or image
@@ -260,7 +260,7 @@ def _rgb(image: Image.Image) -> Image.Image:
         alpha = layer.getchannel("A")
         grey = upright.mode in ("L", "LA", "1")
         colours = _srgb(layer.convert("L" if grey else "RGB"), profile).convert("RGB")
-        over = Image.new("RGB", layer.size, "white")
+        over = Image.new("RGB", layer.size, background)
         over.paste(colours, mask=alpha)
         return over
     if upright.mode == "P":
@@ -269,11 +269,19 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 
 def _eight_bit_grey(image: Image.Image) -> Image.Image:
-    """Map 65535 to white; the conversion of PIL clips values above 255."""
+    """Map 65535 to white; the conversion of PIL clips values above 255.
+
+    A transparent value is one of 16 bits, several of which become the same one of 8 bits.
+    """
     values = np.asarray(image)
     if image.mode == "F" or values.min() < 0 or values.max() > 65535:
         raise InputError("has grey values in an unknown range; save it with 8 or 16 bits")
-    return Image.fromarray((values / 257.0 + 0.5).astype(np.uint8))
+    grey = (values / 257.0 + 0.5).astype(np.uint8)
+    transparent = image.info.get("transparency")
+    if transparent is None:
+        return Image.fromarray(grey)
+    alpha = np.where(values == transparent, 0, 255).astype(np.uint8)
+    return Image.fromarray(np.stack([grey, alpha], axis=2))
 
 
 def _srgb(image: Image.Image, profile: Optional[bytes]) -> Image.Image:
@@ -284,15 +292,28 @@ def _srgb(image: Image.Image, profile: Optional[bytes]) -> Image.Image:
 
     try:
         given = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        if "sRGB" in ImageCms.getProfileDescription(given):
-            return image
-        done = ImageCms.profileToProfile(
-            image, given, ImageCms.createProfile("sRGB"), outputMode="RGB"
-        )
+        srgb = ImageCms.createProfile("sRGB")
+        probe = _probe(given.profile.xcolor_space)
+        if probe is not None:
+            found = ImageCms.profileToProfile(probe, given, srgb, outputMode="RGB")
+            change = np.asarray(found, int) - np.asarray(probe.convert("RGB"), int)
+            if np.abs(change).max() <= 2:  # the name cannot tell: linear profiles have it too
+                return image
+        done = ImageCms.profileToProfile(image, given, srgb, outputMode="RGB")
     except (ImageCms.PyCMSError, OSError, ValueError, TypeError) as error:
         log.warning("the ICC profile of a picture cannot be used and is ignored (%s)", error)
         return image
     return image if done is None else done
+
+
+def _probe(space: str) -> Optional[Image.Image]:
+    """Return colours from all over a colour space of ICC, ``None`` if sRGB is not in this space."""
+    mode = {"RGB ": "RGB", "GRAY": "L"}.get(space)
+    if mode is None:
+        return None
+    levels = np.arange(0, 256, 17, dtype=np.uint8)
+    colours = np.stack(np.meshgrid(levels, levels, levels), axis=-1)
+    return Image.fromarray(colours.reshape(64, 64, 3)).convert(mode)
 
 
 def find(name: str, folders: Sequence[Union[str, Path]]) -> Path:
@@ -301,10 +322,12 @@ def find(name: str, folders: Sequence[Union[str, Path]]) -> Path:
     Parameters
     ----------
     name
-        A path; or the name of a file without its suffix, where ``-`` and ``_`` are equivalent; or
-        a name such as ``skimage:coffee`` for a picture of :data:`SKIMAGE`.
+        A path; or the name of a file without its suffix, where ``-`` and ``_`` are equivalent, as
+        are capital and small letters; or a name such as ``skimage:coffee`` for a picture of
+        :data:`SKIMAGE`.
     folders
-        Folders in which to look for a name, in this order.
+        Folders in which to look for a name, in this order; in each of them, a file of exactly this
+        name comes first.
 
     Raises
     ------
@@ -334,9 +357,14 @@ def _named_file(name: str) -> Path:
 
 
 def named(name: str, folders: Sequence[Union[str, Path]]) -> Iterator[Path]:
-    """Yield the files that :func:`find` may return for a name without a suffix, in its order."""
+    """Yield the files that :func:`find` may return for a name without a suffix, in its order.
+
+    All files of a folder come before those of the next one, and in each folder the files of exactly
+    this name before those of an equivalent name: a picture in a folder of the user's own replaces
+    a fetched one.
+    """
     for folder in folders:
-        for file in _entries(Path(folder)):
+        for file in sorted(_entries(Path(folder)), key=lambda file: file.stem != name):
             if file.suffix.lower() in SUFFIXES and _key(file.stem) == _key(name):
                 yield file
 

@@ -252,6 +252,30 @@ def test_a_thin_style_picture_is_warped(tmp_path, small_weights, picture_folder)
     assert draw("fig5", tmp_path / "results", small_weights, picture_folder, *options) == 2
 
 
+@pytest.mark.parametrize(
+    ("options", "warped"),
+    [
+        (("SETTINGS=paper",), False),
+        (("STYLE_SIZE=own",), False),
+        (("SETTINGS=paper", "STYLE_SIZE=content"), True),
+    ],
+)
+def test_fig5_shows_a_style_in_the_shape_that_was_used(
+    options, warped, tmp_path, small_weights, picture_folder, blocks
+):
+    upright = np.random.RandomState(0).randint(0, 256, (40, 30, 3), dtype=np.uint8)
+    Image.fromarray(upright).save(tmp_path / "upright.png")
+    options = (
+        f"STYLES={tmp_path}/upright.png",
+        f"PICTURES={picture_folder}/tubingen.png",
+        *options,
+    )
+    assert draw("fig5", tmp_path / "results", small_weights, picture_folder, *options) == 0
+    style, gatys, _ = blocks[1].panels[0]
+    assert gatys.shape == (36, 48, 3)
+    assert style.shape == gatys.shape if warped else np.array_equal(style, upright)
+
+
 def test_a_figure_that_diverges_keeps_what_is_good_and_says_so(
     tmp_path, small_weights, picture_folder, capsys
 ):

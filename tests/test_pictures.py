@@ -151,6 +151,23 @@ def test_find_by_name_in_folders(picture_folder, tmp_path):
         pictures.find("mona.jpg", [picture_folder])
 
 
+def test_the_exact_name_comes_before_an_equivalent_one(tmp_path):
+    mine, fetched = tmp_path / "mine", tmp_path / "fetched"
+    for folder, names in (
+        (mine, "my-cat My_Cat my_cat Cat cat Golden-Gate"),
+        (fetched, "golden_gate"),
+    ):
+        folder.mkdir()
+        for name in names.split():
+            (folder / f"{name}.png").touch()
+    for name in ("my-cat", "My_Cat", "my_cat", "Cat", "cat"):
+        assert pictures.find(name, [mine, fetched]) == mine / f"{name}.png"
+    assert pictures.find("golden_gate", [mine, fetched]) == mine / "Golden-Gate.png"
+    assert pictures.find("golden_gate", [fetched, mine]) == fetched / "golden_gate.png"
+    found = [file.name for file in pictures.named("my_cat", [fetched, mine])]
+    assert found == ["my_cat.png", "My_Cat.png", "my-cat.png"]
+
+
 def test_nothing_half_written_stays(tmp_path):
     def fails(beside):
         beside.write_text("half")

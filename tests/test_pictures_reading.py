@@ -97,24 +97,38 @@ def test_sixteen_bits_of_grey(suffix, tmp_path):
     np.testing.assert_array_equal(found[0, :, 0], [0, 1, 1, 128, 255])
 
 
-def test_sixteen_bits_of_colour(tmp_path):
-    """Written by hand: PIL writes no such PNG."""
-    row = struct.pack(">6H", 0, 32896, 65535, 65535, 257, 0)
+def sixteen_bits(path, colour, values, transparent=b""):
+    """Write one row of a PNG by hand: PIL writes no 16-bit colours, nor their transparent value."""
 
     def chunk(kind, content):
         crc = zlib.crc32(kind + content)
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", crc)
 
-    header = struct.pack(">2I5B", 2, 1, 16, 2, 0, 0, 0)
+    width = len(values) // {0: 1, 2: 3}[colour]
+    row = struct.pack(f">{len(values)}H", *values)
     parts = [
-        chunk(b"IHDR", header),
+        chunk(b"IHDR", struct.pack(">2I5B", width, 1, 16, colour, 0, 0, 0)),
+        chunk(b"tRNS", transparent) if transparent else b"",
         chunk(b"IDAT", zlib.compress(b"\0" + row)),
         chunk(b"IEND", b""),
     ]
-    path = tmp_path / "a.png"
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
-    found = pictures.read(path).pixels
+    return pictures.read(path).pixels
+
+
+def test_sixteen_bits_of_colour(tmp_path):
+    found = sixteen_bits(tmp_path / "a.png", 2, (0, 32896, 65535, 65535, 257, 0))
     np.testing.assert_array_equal(found[0], [[0, 128, 255], [255, 1, 0]])
+
+
+@pytest.mark.parametrize(
+    ("transparent", "wanted"), [(0, [255, 0, 117, 117]), (30000, [0, 0, 255, 117])]
+)
+def test_a_transparent_value_of_sixteen_bits(transparent, wanted, tmp_path):
+    """Values that become the same one of 8 bits differ in whether they are transparent."""
+    values = (0, 1, 30000, 30001)
+    found = sixteen_bits(tmp_path / "a.png", 0, values, struct.pack(">H", transparent))
+    np.testing.assert_array_equal(found, np.repeat(np.array(wanted)[None, :, None], 3, axis=2))
 
 
 def test_floating_point_is_refused(tmp_path):
@@ -139,17 +153,20 @@ def test_first_frame(suffix, save_all, tmp_path):
     assert (found == (255, 0, 0)).all()
 
 
-def linear_profile():
+def linear_profile(name="line built-in"):
     """sRGB's primaries with a linear curve: LCMS's XYZ-based profile from PIL has other ones."""
+    before, after = ("".join(f"\0{c}" for c in text).encode() for text in ("sRGB built-in", name))
+    assert len(before) == len(after)
     srgb = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
     count = struct.unpack(">I", srgb[128:132])[0]
     for index in range(count):
-        name, at, size = struct.unpack(">4s2I", srgb[132 + 12 * index : 144 + 12 * index])
-        if name in (b"rTRC", b"gTRC", b"bTRC"):
+        tag, at, size = struct.unpack(">4s2I", srgb[132 + 12 * index : 144 + 12 * index])
+        if tag in (b"rTRC", b"gTRC", b"bTRC"):
             curve = struct.pack(">4s2I", b"curv", 0, 0)
             srgb[at : at + 12] = curve
-        elif name == b"desc":
-            srgb[at : at + size] = srgb[at : at + size].replace(b"s\0R\0G\0B", b"l\0i\0n\0e")
+        elif tag == b"desc":
+            assert before in srgb[at : at + size]
+            srgb[at : at + size] = srgb[at : at + size].replace(before, after)
     return bytes(srgb)
 
 
@@ -163,10 +180,23 @@ def test_icc_profile_is_applied(tmp_path):
     assert np.abs(found.astype(int) - 188).max() <= 1
 
 
-def test_srgb_profile_changes_nothing(rgb, tmp_path):
+@pytest.mark.parametrize("name", ["Linear sRGB  ", "sRGB-elle-g10"])
+def test_a_linear_profile_named_after_srgb_is_applied(name, tmp_path):
+    """55 / 255 of linear light is 128 in sRGB."""
+    profile = linear_profile(name)
+    assert ImageCms.getProfileDescription(io.BytesIO(profile)).strip() == name.strip()
+    found = saved(tmp_path / "a.png", Image.new("RGB", (4, 4), (55, 55, 55)), icc_profile=profile)
+    assert np.abs(found.astype(int) - 128).max() <= 1
+
+
+def test_srgb_profile_changes_nothing(rgb, tmp_path, caplog):
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     found = saved(tmp_path / "a.png", Image.fromarray(rgb), icc_profile=profile)
     np.testing.assert_array_equal(found, rgb)
+    grey = rgb[..., 0]
+    found = saved(tmp_path / "a.png", Image.fromarray(grey), icc_profile=profile)
+    np.testing.assert_array_equal(found, np.stack([grey] * 3, axis=2))
+    assert not caplog.text
 
 
 def test_damaged_profile_is_left_out(rgb, tmp_path, caplog):

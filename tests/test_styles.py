@@ -143,6 +143,42 @@ def test_a_mask_may_have_another_size_and_must_be_white_somewhere(scene, paintin
         fmi.invert.feature_map(scene, "relu2_2", 3, mask="nowhere.png", **given)
 
 
+@pytest.mark.parametrize("kind", ["RGBA", "LA", "P", "array"])
+def test_a_transparent_mask_is_black(scene, half, kind, tmp_path):
+    if kind == "P":
+        mask = Image.fromarray(half // 255)
+        mask.putpalette([0, 255, 0, 255, 255, 255])
+        mask.save(tmp_path / "mask.png", transparency=0)
+    else:
+        white = Image.new("LA" if kind == "LA" else "RGBA", half.shape[::-1], "white")
+        white.putalpha(Image.fromarray(half))
+        white.save(tmp_path / "mask.png")
+    given = np.asarray(white) if kind == "array" else tmp_path / "mask.png"
+    common = {**GIVEN, "steps": 2}
+    (plain,) = fmi.invert.feature_map(scene, "relu2_2", 3, mask=half, **common)
+    (found,) = fmi.invert.feature_map(scene, "relu2_2", 3, mask=given, **common)
+    np.testing.assert_array_equal(found.array, plain.array)
+    assert found.record["mask"] == plain.record["mask"]
+
+
+@pytest.mark.parametrize("function", ["feature_map", "purposeful"])
+def test_a_mask_of_ones_is_refused(scene, paintings, half, function, tmp_path):
+    given = {"feature_map": ("relu2_2", 3), "purposeful": (paintings[0],)}[function]
+    Image.fromarray(half // 255).save(tmp_path / "mask.png")
+    for mask in (half // 255, tmp_path / "mask.png"):
+        with pytest.raises(InputError, match="mask .* largest value is 1 of 255"):
+            getattr(fmi.invert, function)(scene, *given, mask=mask, **{**GIVEN, "steps": 2})
+    for mask in (half > 0, half / 255):
+        with pytest.raises(InputError, match="must be uint8"):
+            getattr(fmi.invert, function)(scene, *given, mask=mask, **{**GIVEN, "steps": 2})
+
+
+def test_a_mask_may_be_grey(scene, half):
+    grey = half // 2 + half % 2
+    (found,) = fmi.invert.feature_map(scene, "relu2_2", 3, mask=grey, **{**GIVEN, "steps": 2})
+    assert grey.max() == 128 and found.record["mask"]
+
+
 # --- several styles, strength, colours ---
 
 

@@ -342,11 +342,11 @@ def _fig5(run: Run, experiment: Fig5) -> List[Block]:
     ]
     panels = [panel for (panel,) in run.panels(jobs)]
     count = len(named) * len(methods)
-    height, width, _ = panels[0].shape
-    rows = [
-        [sheets.warped(style.picture.pixels, (height, width)), *panels[n * count : (n + 1) * count]]
-        for n, style in enumerate(styles)
-    ]
+    shown = [style.picture.pixels for style in styles]
+    if jobs[0].request.call.settings.style_size == "content":
+        height, width, _ = panels[0].shape
+        shown = [sheets.warped(pixels, (height, width)) for pixels in shown]
+    rows = [[first, *panels[n * count : (n + 1) * count]] for n, first in enumerate(shown)]
     contents = [panel for one in named for panel in (one.picture.pixels, None)]
     titles = [title for one in named for title in (one.title, "")]
     return [
