@@ -394,6 +394,17 @@ def test_files_in_every_form(tmp_path, monkeypatch):
         catalogue.load(net, "vgg19")
 
 
+def test_the_last_epoch_is_the_one_with_the_largest_number(tmp_path):
+    graph = tmp_path / "n-symbol.json"
+    graph.touch()
+    for number in (0, 9999, 10000):
+        (tmp_path / f"n-{number:04d}.params").touch()
+    for given in (tmp_path / "n", graph):
+        assert gluon.exported_pair(given) == (graph, tmp_path / "n-10000.params")
+    one = tmp_path / "n-9999.params"
+    assert gluon.exported_pair(one) == (graph, one)
+
+
 def test_the_digest_tells_networks_apart(tmp_path):
     one, two = (catalogue.load(zoo_block("alexnet", seed)).describe()["sha256"] for seed in (0, 1))
     assert one != two

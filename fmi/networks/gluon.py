@@ -487,6 +487,7 @@ def exported_pair(path: Path) -> Optional[Tuple[Path, Path]]:
         stem = re.escape(Path(prefix).name)
         there = sorted(folder.iterdir()) if folder.is_dir() else []
         chosen = [f for f in there if re.fullmatch(stem + r"-\d{4,}\.params", f.name)]
+        chosen.sort(key=lambda file: int(file.stem[file.stem.rindex("-") + 1 :]))
     graph = Path(f"{prefix}-symbol.json")
     if not graph.is_file():
         return None
