@@ -273,6 +273,37 @@ def test_the_receptive_field_is_what_changes_a_position():
         assert round(200 / code.shape[2]) == layer.stride
 
 
+def test_stride_and_receptive_field_are_those_of_the_wider_axis():
+    for turn in (lambda pair: pair, lambda pair: pair[::-1]):
+        block = nn.HybridSequential(prefix="a_")
+        with block.name_scope():
+            block.add(
+                nn.Conv2D(4, turn((1, 7)), padding=turn((0, 3))),
+                nn.AvgPool2D(turn((1, 2)), turn((1, 2))),
+                nn.Conv2D(4, turn((3, 2)), dilation=turn((2, 3))),
+            )
+        block.initialize(mx.init.Constant(0.1))
+        network = catalogue.load(block, input="caffe")
+        for layer, stride in zip(network.layers, (1, 2, 2)):
+            x = mx.nd.ones((1, 3, 60, 60))
+            x.attach_grad()
+            with mx.autograd.record():
+                one = network.truncated([layer.name])(x)[layer.name][:, :, 12, 12].sum()
+            one.backward()
+            touched = (x.grad.asnumpy() != 0).any(axis=(0, 1))
+            assert layer.receptive_field == max(
+                np.ptp(np.flatnonzero(touched.any(axis))) + 1 for axis in (0, 1)
+            )
+            assert layer.stride == stride
+
+
+def test_the_receptive_fields_of_inception_are_what_its_layers_reach():
+    network = catalogue.load(zoo_block("inceptionv3"))
+    for layer in network.layers:
+        both = network.reach(layer.name)
+        assert layer.receptive_field == max(r.before + r.after + 1 for r in both), layer.name
+
+
 def test_smallest_sides_and_memory():
     network = catalogue.load(zoo_block("inceptionv3"))
     last = network.layers[-1].name

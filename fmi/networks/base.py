@@ -116,9 +116,11 @@ class Layer:
     channels
         Number of feature maps of the code.
     stride
-        Distance between neighbouring positions, in pixels of the picture.
+        Distance between neighbouring positions, in pixels of the picture; the larger one if rows
+        and columns differ.
     receptive_field
-        Side length, in pixels, of the square of the picture on which one position depends.
+        Side length, in pixels, of the square of the picture within which one position depends on
+        it.
     negative
         Whether the code can contain negative values.
     """

@@ -20,7 +20,7 @@ import numpy as np
 from fmi.device.mxnet import Context, NDArray, mx
 from fmi.errors import InputError
 from fmi.networks.base import Input, Layer, Network, Truncated, frozen_block
-from fmi.networks.reach import Reaches, of_graph
+from fmi.networks.reach import Reaches, of_graph, pair
 from fmi.sources import formats
 
 __all__ = [
@@ -78,10 +78,13 @@ LARGEST_GRAPH = 64 << 20  # largest size of a symbol's JSON, in bytes
 
 @dataclass(frozen=True)
 class Node:
-    """Properties of the output of an operator, found by traversing the graph."""
+    """Properties of the output of an operator, found by traversing the graph.
 
-    stride: float = 1
-    receptive_field: float = 1
+    Stride and receptive field are given along rows and along columns.
+    """
+
+    stride: Sequence[float] = (1, 1)
+    receptive_field: Sequence[float] = (1, 1)
     negative: bool = True
     spatial: bool = True
 
@@ -133,7 +136,7 @@ class SymbolNetwork(Network):
             shape = shapes.get(name, ())
             if len(shape) != 4 or shape[2] * shape[3] == 1:
                 continue
-            stride, field = max(1, round(node.stride)), round(node.receptive_field)
+            stride, field = max(1, round(max(node.stride))), round(max(node.receptive_field))
             found.append(Layer(name, kind, shape[1], stride, field, node.negative))
         if not found:
             raise InputError(
@@ -340,15 +343,17 @@ def _after(node: Mapping[str, Any], before: Sequence[Node]) -> Node:
         return Node()
     attrs = node.get("attrs") or {}
     op = node["op"]
-    stride = max(n.stride for n in before)
-    field = max(n.receptive_field for n in before)
+    stride = np.max([n.stride for n in before], axis=0)
+    field = np.max([n.receptive_field for n in before], axis=0)
     negative = any(n.negative for n in before)
     spatial = any(n.spatial for n in before)
     if op in ("Convolution", "Deconvolution", "Pooling"):
         if attrs.get("global_pool") in ("True", "true", "1"):
             return Node(stride, field, negative, spatial=False)
-        kernel, step = _first(attrs, "kernel"), _first(attrs, "stride")
-        reach = (kernel - 1) * _first(attrs, "dilate")
+        kernel, step, dilation = (
+            np.array(pair(attrs.get(key, "()"), 1)) for key in ("kernel", "stride", "dilate")
+        )
+        reach = (kernel - 1) * dilation
         if op == "Deconvolution":
             return Node(stride / step, field + stride * reach / step, True, spatial)
         sign = negative if op == "Pooling" else True
@@ -368,12 +373,6 @@ def _after(node: Mapping[str, Any], before: Sequence[Node]) -> Node:
     if op in ("Flatten", "FullyConnected", "Reshape", "SoftmaxOutput", "softmax"):
         spatial = False
     return Node(stride, field, negative, spatial)
-
-
-def _first(attrs: Mapping[str, str], key: str) -> int:
-    """Return the first number of an attribute such as ``"(3, 3)"``, or 1 if it is absent."""
-    match = re.search(r"\d+", attrs.get(key, ""))
-    return int(match[0]) if match else 1
 
 
 # --- conversion of blocks, symbols and files ---
