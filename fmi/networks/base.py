@@ -330,6 +330,14 @@ class Network(abc.ABC):
         """The number formats that the network can compute in."""
         return ("float32",)
 
+    def nodes(self, _layers: Iterable[str]) -> List[int]:
+        """Return which operators of the network the layers are; nothing if their names tell it.
+
+        Gluon counts the layers of a process, so that in the same network, ``relu1`` may be the
+        first relu or the second.
+        """
+        return []
+
     # --- common to all networks ---
 
     def layer(self, name: str) -> Layer:

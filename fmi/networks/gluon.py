@@ -13,7 +13,7 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Set, Tuple
+from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Set, Tuple
 
 import numpy as np
 
@@ -207,6 +207,11 @@ class SymbolNetwork(Network):
                 " more memory"
             )
         return found
+
+    def nodes(self, layers: Iterable[str]) -> List[int]:
+        """Return the index of the operator of each layer among the nodes of the symbol."""
+        places = {node["name"]: place for place, node in enumerate(self._graph.nodes)}
+        return [places[self._graph.outputs[self.layer(name).name][2].name] for name in layers]
 
     def picture_bytes(
         self, layers: Sequence[str], height: int, width: int, _precision: str = "float32"
