@@ -138,6 +138,41 @@ def test_the_gradient_agrees_with_finite_differences(name):
         assert np.abs(slope - expected).max() < 0.1 * size.max()
 
 
+def averages(size, kernel, stride, pad):
+    """The matrix of an average pooling along one axis; padding counts, what is beyond does not."""
+    found = np.zeros((1 + max(0, -(-(size + 2 * pad - kernel) // stride)), size))
+    for row, start in zip(found, range(-pad, size + pad, stride)):
+        row[max(0, start) : start + kernel] = 1 / (min(start + kernel, size + pad) - start)
+    return found
+
+
+@pytest.mark.parametrize("pads", [(0, 0), (1, 1), (0, 1), (1, 0)])
+@pytest.mark.parametrize("kernels", [(2, 2), (3, 3), (2, 3), (3, 2)])
+def test_average_pooling_with_sizes_rounded_up(kernels, pads):
+    random = np.random.RandomState(0)
+    for strides in ((1, 1), (2, 2), (3, 3), (1, 2), (2, 1), (3, 2)):
+        if any(stride > kernel for stride, kernel in zip(strides, kernels)):
+            continue
+        block = nn.HybridSequential()
+        block.add(nn.AvgPool2D(kernels, strides, pads, ceil_mode=True))
+        how = Input("RGB", 255.0, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+        network = catalogue.load(block, input=how)
+        (layer,) = (one.name for one in network.layers)
+        truncated = network.truncated([layer])
+        for height in range(5, 25):
+            size = height, height + random.randint(4)
+            rows, columns = map(averages, size, kernels, strides, pads)
+            x = mx.nd.array(random.normal(size=(1, 3, *size)))
+            x.attach_grad()
+            with mx.autograd.record():
+                code = truncated(x)[layer]
+            assert np.abs(code.asnumpy() - rows @ x.asnumpy() @ columns.T).max() < 1e-5
+            weights = random.normal(size=code.shape)
+            code.backward(mx.nd.array(weights))
+            assert np.abs(x.grad.asnumpy() - rows.T @ weights @ columns).max() < 1e-5
+            assert network.sizes(*size)[layer] == code.shape[2:]
+
+
 @pytest.mark.parametrize("function", ["code", "feature_map", "random", "purposeful", "gatys"])
 def test_every_function_takes_any_network(function, caplog):
     block = zoo_block("resnet18_v1")

@@ -265,7 +265,8 @@ class _Graph:
         graph = json.loads(symbol.tojson())
         self.nodes = graph["nodes"]
         self.data = self._picture(parameters, network)
-        symbol = mx.sym.load_json(json.dumps(self._in_inference_mode(graph)))
+        graph = self._in_inference_mode(graph)
+        symbol = mx.sym.load_json(json.dumps({**graph, "nodes": _differentiable(self.nodes)}))
         inner = symbol.get_internals()
         places = {name: place for place, name in enumerate(inner.list_outputs())}
         found = self._walk()
@@ -340,6 +341,42 @@ class _Graph:
                 array = parameters[node["name"]]
                 made.update(repr(array.shape).encode() + np.ascontiguousarray(array).tobytes())
         return made.hexdigest()
+
+
+def _differentiable(nodes: Sequence[Dict[str, Any]]) -> List[Dict[str, Any]]:
+    """Return the nodes with average poolings that MXNet differentiates correctly on CPUs.
+
+    If sizes are rounded up, the last window of a pooling may end outside of the picture and of
+    its padding. MXNet divides by the part of a window that lies inside; but for some sizes, its
+    gradient divides by all of the window, unless padding does not count. Therefore, padding becomes
+    an operator of its own. This is not possible for a stride larger than the kernel, since windows
+    that lie outside altogether have no gradient then.
+    """
+    found = list(nodes)
+    for place, node in enumerate(nodes):
+        attrs = node.get("attrs") or {}
+        kernel, stride, pad = (
+            pair(attrs.get(key, "()"), default)
+            for key, default in (("kernel", 1), ("stride", 1), ("pad", 0))
+        )
+        if (
+            (node["op"], attrs.get("pool_type")) == ("Pooling", "avg")
+            and attrs.get("pooling_convention") == "full"
+            and attrs.get("count_include_pad", "None") in ("True", "1", "None")
+            and attrs.get("layout", "NCHW") in ("NCHW", "None")
+            and kernel[0] >= stride[0]
+            and kernel[1] >= stride[1]
+        ):
+            inputs = node["inputs"]
+            if any(pad):
+                widths = (0, 0, 0, 0, pad[0], pad[0], pad[1], pad[1])
+                own = {"mode": "constant", "constant_value": "0", "pad_width": str(widths)}
+                name = f"fmi_padding_{place}"
+                found.append({"op": "Pad", "name": name, "attrs": own, "inputs": inputs})
+                inputs = [[len(found) - 1, 0, 0]]
+            own = {**attrs, "pad": "(0, 0)", "count_include_pad": "False"}
+            found[place] = {**node, "attrs": own, "inputs": inputs}
+    return found
 
 
 def _after(node: Mapping[str, Any], before: Sequence[Node]) -> Node:
