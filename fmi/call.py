@@ -300,9 +300,11 @@ class Call:
             checks.checked("memory", self.options.memory, checks.Memory), free_memory(self.ctx)
         )
         self._crop = self._crop_that_fits()
+        nodes = self.network.nodes(self.layers)
         self.record: Dict[str, Any] = {
             "function": function,
             "layers": list(self.layers),
+            **({"nodes": nodes} if nodes else {}),
             "settings": presets.as_dict(self.settings, section),
             "seed": seed,
             "precision": precision.name,

@@ -122,6 +122,7 @@ class _Record(_Entries):
         "maximise",
     ]
     layers: Annotated[List[checks.Text], Field(min_length=1)]
+    nodes: Optional[List[int]] = None  # which operators of a symbol the layers are
     settings: Dict[str, Any]
     seed: checks.Seed
     precision: Literal["float32", "bfloat16", "float16"]
@@ -516,7 +517,7 @@ def _request(
 
 
 def _network(record: _Record, network: Any, weights: Any) -> Network:
-    """Return the network of a record, after checking its digest."""
+    """Return the network of a record, after checking its digest and which nodes its layers are."""
     wanted, how = record.network, None
     if wanted.input is not None:
         mean, std = (cast(Triple, tuple(each)) for each in (wanted.input.mean, wanted.input.std))
@@ -533,6 +534,12 @@ def _network(record: _Record, network: Any, weights: Any) -> Network:
             f"network {shown(described['name'])} has the sha256 {described['sha256']}, but the"
             f" record is of {shown(wanted.name)}, {wanted.sha256}: give that network with"
             " --weights or --network (in Python, weights= or network=)"
+        )
+    if record.nodes is not None and found.nodes(record.layers) != record.nodes:
+        raise InputError(
+            f"network {shown(described['name'])} has other names for its layers than that of the"
+            f" record: its {', '.join(map(_line, record.layers[:SHOWN]))} would be another layer;"
+            " give the network with the names of the record"
         )
     return found
 
@@ -718,6 +725,8 @@ def compare(first: Mapping[str, Any], second: Mapping[str, Any]) -> Comparison:
     """
     old, new = _plain(first, "the first record"), _plain(second, "the second record")
     one, two = records.shaping(old), records.shaping(new)
+    if "nodes" not in one:  # the first records had the names of the layers alone
+        two.pop("nodes", None)
     packages = _changes(one.pop("versions", {}), two.pop("versions", {}))
     versions, entries = (
         tuple(f"{name} {change}" for name, change in changes)

@@ -138,6 +138,41 @@ def test_the_gradient_agrees_with_finite_differences(name):
         assert np.abs(slope - expected).max() < 0.1 * size.max()
 
 
+def averages(size, kernel, stride, pad):
+    """The matrix of an average pooling along one axis; padding counts, what is beyond does not."""
+    found = np.zeros((1 + max(0, -(-(size + 2 * pad - kernel) // stride)), size))
+    for row, start in zip(found, range(-pad, size + pad, stride)):
+        row[max(0, start) : start + kernel] = 1 / (min(start + kernel, size + pad) - start)
+    return found
+
+
+@pytest.mark.parametrize("pads", [(0, 0), (1, 1), (0, 1), (1, 0)])
+@pytest.mark.parametrize("kernels", [(2, 2), (3, 3), (2, 3), (3, 2)])
+def test_average_pooling_with_sizes_rounded_up(kernels, pads):
+    random = np.random.RandomState(0)
+    for strides in ((1, 1), (2, 2), (3, 3), (1, 2), (2, 1), (3, 2)):
+        if any(stride > kernel for stride, kernel in zip(strides, kernels)):
+            continue
+        block = nn.HybridSequential()
+        block.add(nn.AvgPool2D(kernels, strides, pads, ceil_mode=True))
+        how = Input("RGB", 255.0, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+        network = catalogue.load(block, input=how)
+        (layer,) = (one.name for one in network.layers)
+        truncated = network.truncated([layer])
+        for height in range(5, 25):
+            size = height, height + random.randint(4)
+            rows, columns = map(averages, size, kernels, strides, pads)
+            x = mx.nd.array(random.normal(size=(1, 3, *size)))
+            x.attach_grad()
+            with mx.autograd.record():
+                code = truncated(x)[layer]
+            assert np.abs(code.asnumpy() - rows @ x.asnumpy() @ columns.T).max() < 1e-5
+            weights = random.normal(size=code.shape)
+            code.backward(mx.nd.array(weights))
+            assert np.abs(x.grad.asnumpy() - rows.T @ weights @ columns).max() < 1e-5
+            assert network.sizes(*size)[layer] == code.shape[2:]
+
+
 @pytest.mark.parametrize("function", ["code", "feature_map", "random", "purposeful", "gatys"])
 def test_every_function_takes_any_network(function, caplog):
     block = zoo_block("resnet18_v1")
@@ -273,6 +308,37 @@ def test_the_receptive_field_is_what_changes_a_position():
         assert round(200 / code.shape[2]) == layer.stride
 
 
+def test_stride_and_receptive_field_are_those_of_the_wider_axis():
+    for turn in (lambda pair: pair, lambda pair: pair[::-1]):
+        block = nn.HybridSequential(prefix="a_")
+        with block.name_scope():
+            block.add(
+                nn.Conv2D(4, turn((1, 7)), padding=turn((0, 3))),
+                nn.AvgPool2D(turn((1, 2)), turn((1, 2))),
+                nn.Conv2D(4, turn((3, 2)), dilation=turn((2, 3))),
+            )
+        block.initialize(mx.init.Constant(0.1))
+        network = catalogue.load(block, input="caffe")
+        for layer, stride in zip(network.layers, (1, 2, 2)):
+            x = mx.nd.ones((1, 3, 60, 60))
+            x.attach_grad()
+            with mx.autograd.record():
+                one = network.truncated([layer.name])(x)[layer.name][:, :, 12, 12].sum()
+            one.backward()
+            touched = (x.grad.asnumpy() != 0).any(axis=(0, 1))
+            assert layer.receptive_field == max(
+                np.ptp(np.flatnonzero(touched.any(axis))) + 1 for axis in (0, 1)
+            )
+            assert layer.stride == stride
+
+
+def test_the_receptive_fields_of_inception_are_what_its_layers_reach():
+    network = catalogue.load(zoo_block("inceptionv3"))
+    for layer in network.layers:
+        both = network.reach(layer.name)
+        assert layer.receptive_field == max(r.before + r.after + 1 for r in both), layer.name
+
+
 def test_smallest_sides_and_memory():
     network = catalogue.load(zoo_block("inceptionv3"))
     last = network.layers[-1].name
@@ -392,6 +458,17 @@ def test_files_in_every_form(tmp_path, monkeypatch):
         catalogue.load("resnet50_v1")
     with pytest.raises(InputError, match="omit weights="):
         catalogue.load(net, "vgg19")
+
+
+def test_the_last_epoch_is_the_one_with_the_largest_number(tmp_path):
+    graph = tmp_path / "n-symbol.json"
+    graph.touch()
+    for number in (0, 9999, 10000):
+        (tmp_path / f"n-{number:04d}.params").touch()
+    for given in (tmp_path / "n", graph):
+        assert gluon.exported_pair(given) == (graph, tmp_path / "n-10000.params")
+    one = tmp_path / "n-9999.params"
+    assert gluon.exported_pair(one) == (graph, one)
 
 
 def test_the_digest_tells_networks_apart(tmp_path):

@@ -241,6 +241,34 @@ def test_any_network_with_its_input(folder, capsys, told):
         assert json.loads(Path(f"{number}_repeated.json").read_text())["loss"] == one.loss
 
 
+def test_another_layer_of_the_same_name_is_refused(folder, caplog):
+    caplog.set_level(logging.INFO)
+    networks = []
+    for first in (0, 1):
+        mx.random.seed(0)
+        block = mx.gluon.nn.HybridSequential()
+        for number in (first, first + 1):
+            channels = 4 if len(block) else 3
+            block.add(mx.gluon.nn.Conv2D(4, 3, in_channels=channels))
+            block.add(mx.gluon.nn.Activation("relu", prefix=f"relu{number}_"))
+        block.initialize(mx.init.Xavier())
+        networks.append(fmi.networks.catalogue.load(block, input="caffe"))
+    one, two = networks
+    common = {k: v for k, v in SMALL.items() if k != "weights"}
+    record = invert.code("photo.png", "relu1", network=one, **common).record
+    for old in (record, {name: value for name, value in record.items() if name != "nodes"}):
+        repetition.repeat(old, network=one, progress=False)
+        assert caplog.messages[-1] == "the record: the same computation"
+    with pytest.raises(InputError, match="its relu1 would be another layer"):
+        repetition.repeat(record, network=two, progress=False)
+    other = invert.code("photo.png", "relu1", network=two, **common).record
+    compared = repetition.compare(record, other)
+    assert not compared.same and compared.entries == ("nodes [8] -> [4]",)
+    shallow = invert.code("photo.png", "relu0", network=one, **common).record
+    with pytest.raises(InputError, match="relu0"):
+        repetition.repeat(shallow, network=two, progress=False)
+
+
 def test_what_differs_is_told(one, told, monkeypatch):
     now = {**inversion.versions(), "numpy": "99.1", "fmi_source": "f" * 64}
     with monkeypatch.context() as patch:

@@ -19,8 +19,10 @@ from PIL import Image
 
 import fmi.invert
 from fmi import cli, descent, inversion, request
+from fmi.device.mxnet import mx
 from fmi.errors import InputError
 from fmi.inversion import Inversion
+from fmi.networks import catalogue
 from fmi.runs import store as stores
 from fmi.runs.store import Store
 
@@ -124,6 +126,30 @@ def test_the_key_depends_on_all_that_shapes_a_result(picture, style, small_weigh
     others += request.feature_map(picture, "relu1_1", [0, 1], False, None, base.options).records
     others += request.feature_map(picture, "relu1_1", [1, 0], True, None, base.options).records
     assert len({stores.key(record) for record in (first, *others)}) == 8
+
+
+def counted(first):
+    """A network whose relus have the numbers `first` and the next one."""
+    mx.random.seed(0)
+    network = mx.gluon.nn.HybridSequential()
+    for number in (first, first + 1):
+        network.add(mx.gluon.nn.Conv2D(4, 3, padding=1, in_channels=4 if len(network) else 3))
+        network.add(mx.gluon.nn.Activation("relu", prefix=f"relu{number}_"))
+    network.initialize(mx.init.Xavier())
+    return catalogue.load(network, input="caffe")
+
+
+def test_another_layer_of_the_same_name_has_another_key(picture, store):
+    one, two = counted(0), counted(1)
+    assert one.describe()["sha256"] == two.describe()["sha256"]
+    found = [
+        fmi.invert.code(picture, "relu1", network=network, store=store, **QUICK)
+        for network in (one, two, one)
+    ]
+    wanted = fmi.invert.code(picture, "relu1", network=two, **QUICK)
+    assert np.array_equal(found[1].array, wanted.array)
+    assert not np.array_equal(found[1].array, found[0].array)
+    same(found[0], found[2])
 
 
 @pytest.mark.parametrize(

@@ -116,9 +116,11 @@ class Layer:
     channels
         Number of feature maps of the code.
     stride
-        Distance between neighbouring positions, in pixels of the picture.
+        Distance between neighbouring positions, in pixels of the picture; the larger one if rows
+        and columns differ.
     receptive_field
-        Side length, in pixels, of the square of the picture on which one position depends.
+        Side length, in pixels, of the square of the picture within which one position depends on
+        it.
     negative
         Whether the code can contain negative values.
     """
@@ -327,6 +329,14 @@ class Network(abc.ABC):
     def precisions(self) -> Tuple[str, ...]:
         """The number formats that the network can compute in."""
         return ("float32",)
+
+    def nodes(self, _layers: Iterable[str]) -> List[int]:
+        """Return which operators of the network the layers are; nothing if their names tell it.
+
+        Gluon counts the layers of a process, so that in the same network, ``relu1`` may be the
+        first relu or the second.
+        """
+        return []
 
     # --- common to all networks ---
 

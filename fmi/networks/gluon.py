@@ -13,14 +13,14 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Set, Tuple
+from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Set, Tuple
 
 import numpy as np
 
 from fmi.device.mxnet import Context, NDArray, mx
 from fmi.errors import InputError
 from fmi.networks.base import Input, Layer, Network, Truncated, frozen_block
-from fmi.networks.reach import Reaches, of_graph
+from fmi.networks.reach import Reaches, of_graph, pair
 from fmi.sources import formats
 
 __all__ = [
@@ -78,10 +78,13 @@ LARGEST_GRAPH = 64 << 20  # largest size of a symbol's JSON, in bytes
 
 @dataclass(frozen=True)
 class Node:
-    """Properties of the output of an operator, found by traversing the graph."""
+    """Properties of the output of an operator, found by traversing the graph.
 
-    stride: float = 1
-    receptive_field: float = 1
+    Stride and receptive field are given along rows and along columns.
+    """
+
+    stride: Sequence[float] = (1, 1)
+    receptive_field: Sequence[float] = (1, 1)
     negative: bool = True
     spatial: bool = True
 
@@ -133,7 +136,7 @@ class SymbolNetwork(Network):
             shape = shapes.get(name, ())
             if len(shape) != 4 or shape[2] * shape[3] == 1:
                 continue
-            stride, field = max(1, round(node.stride)), round(node.receptive_field)
+            stride, field = max(1, round(max(node.stride))), round(max(node.receptive_field))
             found.append(Layer(name, kind, shape[1], stride, field, node.negative))
         if not found:
             raise InputError(
@@ -205,6 +208,11 @@ class SymbolNetwork(Network):
             )
         return found
 
+    def nodes(self, layers: Iterable[str]) -> List[int]:
+        """Return the index of the operator of each layer among the nodes of the symbol."""
+        places = {node["name"]: place for place, node in enumerate(self._graph.nodes)}
+        return [places[self._graph.outputs[self.layer(name).name][2].name] for name in layers]
+
     def picture_bytes(
         self, layers: Sequence[str], height: int, width: int, _precision: str = "float32"
     ) -> int:
@@ -257,7 +265,8 @@ class _Graph:
         graph = json.loads(symbol.tojson())
         self.nodes = graph["nodes"]
         self.data = self._picture(parameters, network)
-        symbol = mx.sym.load_json(json.dumps(self._in_inference_mode(graph)))
+        graph = self._in_inference_mode(graph)
+        symbol = mx.sym.load_json(json.dumps({**graph, "nodes": _differentiable(self.nodes)}))
         inner = symbol.get_internals()
         places = {name: place for place, name in enumerate(inner.list_outputs())}
         found = self._walk()
@@ -334,21 +343,59 @@ class _Graph:
         return made.hexdigest()
 
 
+def _differentiable(nodes: Sequence[Dict[str, Any]]) -> List[Dict[str, Any]]:
+    """Return the nodes with average poolings that MXNet differentiates correctly on CPUs.
+
+    If sizes are rounded up, the last window of a pooling may end outside of the picture and of
+    its padding. MXNet divides by the part of a window that lies inside; but for some sizes, its
+    gradient divides by all of the window, unless padding does not count. Therefore, padding becomes
+    an operator of its own. This is not possible for a stride larger than the kernel, since windows
+    that lie outside altogether have no gradient then.
+    """
+    found = list(nodes)
+    for place, node in enumerate(nodes):
+        attrs = node.get("attrs") or {}
+        kernel, stride, pad = (
+            pair(attrs.get(key, "()"), default)
+            for key, default in (("kernel", 1), ("stride", 1), ("pad", 0))
+        )
+        if (
+            (node["op"], attrs.get("pool_type")) == ("Pooling", "avg")
+            and attrs.get("pooling_convention") == "full"
+            and attrs.get("count_include_pad", "None") in ("True", "1", "None")
+            and attrs.get("layout", "NCHW") in ("NCHW", "None")
+            and kernel[0] >= stride[0]
+            and kernel[1] >= stride[1]
+        ):
+            inputs = node["inputs"]
+            if any(pad):
+                widths = (0, 0, 0, 0, pad[0], pad[0], pad[1], pad[1])
+                own = {"mode": "constant", "constant_value": "0", "pad_width": str(widths)}
+                name = f"fmi_padding_{place}"
+                found.append({"op": "Pad", "name": name, "attrs": own, "inputs": inputs})
+                inputs = [[len(found) - 1, 0, 0]]
+            own = {**attrs, "pad": "(0, 0)", "count_include_pad": "False"}
+            found[place] = {**node, "attrs": own, "inputs": inputs}
+    return found
+
+
 def _after(node: Mapping[str, Any], before: Sequence[Node]) -> Node:
     """Return the properties of an operator's output, given those of its inputs."""
     if not before:
         return Node()
     attrs = node.get("attrs") or {}
     op = node["op"]
-    stride = max(n.stride for n in before)
-    field = max(n.receptive_field for n in before)
+    stride = np.max([n.stride for n in before], axis=0)
+    field = np.max([n.receptive_field for n in before], axis=0)
     negative = any(n.negative for n in before)
     spatial = any(n.spatial for n in before)
     if op in ("Convolution", "Deconvolution", "Pooling"):
         if attrs.get("global_pool") in ("True", "true", "1"):
             return Node(stride, field, negative, spatial=False)
-        kernel, step = _first(attrs, "kernel"), _first(attrs, "stride")
-        reach = (kernel - 1) * _first(attrs, "dilate")
+        kernel, step, dilation = (
+            np.array(pair(attrs.get(key, "()"), 1)) for key in ("kernel", "stride", "dilate")
+        )
+        reach = (kernel - 1) * dilation
         if op == "Deconvolution":
             return Node(stride / step, field + stride * reach / step, True, spatial)
         sign = negative if op == "Pooling" else True
@@ -368,12 +415,6 @@ def _after(node: Mapping[str, Any], before: Sequence[Node]) -> Node:
     if op in ("Flatten", "FullyConnected", "Reshape", "SoftmaxOutput", "softmax"):
         spatial = False
     return Node(stride, field, negative, spatial)
-
-
-def _first(attrs: Mapping[str, str], key: str) -> int:
-    """Return the first number of an attribute such as ``"(3, 3)"``, or 1 if it is absent."""
-    match = re.search(r"\d+", attrs.get(key, ""))
-    return int(match[0]) if match else 1
 
 
 # --- conversion of blocks, symbols and files ---
@@ -487,6 +528,7 @@ def exported_pair(path: Path) -> Optional[Tuple[Path, Path]]:
         stem = re.escape(Path(prefix).name)
         there = sorted(folder.iterdir()) if folder.is_dir() else []
         chosen = [f for f in there if re.fullmatch(stem + r"-\d{4,}\.params", f.name)]
+        chosen.sort(key=lambda file: int(file.stem[file.stem.rindex("-") + 1 :]))
     graph = Path(f"{prefix}-symbol.json")
     if not graph.is_file():
         return None

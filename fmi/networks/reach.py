@@ -8,7 +8,7 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
-__all__ = ["BINARY", "POINTWISE", "Reach", "Reaches", "Unlimited", "of_graph"]
+__all__ = ["BINARY", "POINTWISE", "Reach", "Reaches", "Unlimited", "of_graph", "pair"]
 
 # Operators whose output at a position depends on their first input at this position alone.
 POINTWISE = {
@@ -185,7 +185,7 @@ def _convolved(attrs: Mapping[str, str], before: Reaches) -> Optional[Reaches]:
     if everything or shifted or attrs.get("layout", "NCHW") not in ("NCHW", "None"):
         return None
     kernel, stride, pad, dilation = (
-        _pair(attrs.get(key, "()"), default)
+        pair(attrs.get(key, "()"), default)
         for key, default in (("kernel", 1), ("stride", 1), ("pad", 0), ("dilate", 1))
     )
     rows, columns = (
@@ -195,8 +195,8 @@ def _convolved(attrs: Mapping[str, str], before: Reaches) -> Optional[Reaches]:
     return rows, columns
 
 
-def _pair(text: str, default: int) -> Tuple[int, int]:
-    """Return the numbers of an attribute such as ``"(3, 3)"``."""
+def pair(text: str, default: int) -> Tuple[int, int]:
+    """Return the numbers of an attribute such as ``"(3, 3)"``, along rows and along columns."""
     numbers = [int(number) for number in re.findall(r"\d+", text)]
     return (numbers[0], numbers[-1]) if numbers else (default, default)
 
