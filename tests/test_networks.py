@@ -615,3 +615,37 @@ def test_only_a_presets_layers_are_replaced():
     settings = replaced_layers(CODE, "purposeful", eleven, ())
     assert settings.purposeful.content_layer == "relu2_1"
     assert settings.purposeful.style_layers == CODE.purposeful.style_layers
+
+
+def test_a_block_that_is_used_again_has_a_layer_for_each_use():
+    class Shared(mx.gluon.HybridBlock):
+        def __init__(self):
+            super().__init__()
+            with self.name_scope():
+                for name in "abc":
+                    setattr(self, name, mx.gluon.nn.Conv2D(4, 3, padding=int(name != "c")))
+                self.relu = mx.gluon.nn.Activation("relu")
+                self.pool = mx.gluon.nn.MaxPool2D(2)
+
+        def hybrid_forward(self, F, x):
+            for convolution in (self.a, self.b, self.c):
+                x = self.pool(self.relu(convolution(x)))
+            return x
+
+    block = Shared()
+    block.initialize(mx.init.Xavier())
+    picture = mx.nd.random.uniform(-1, 1, (1, 3, 32, 32))
+    wanted, x = {}, picture
+    for number, convolution in enumerate((block.a, block.b, block.c), 1):
+        x = mx.nd.relu(convolution(x))
+        wanted["relu0" if number == 1 else f"relu0_{number}"] = x
+        x = mx.nd.Pooling(x, kernel=(2, 2), stride=(2, 2), pool_type="max")
+    network = catalogue.load(block, input=Input("RGB", 255.0))
+    names = [layer.name for layer in network.layers]
+    assert [name for name in names if "relu" in name] == list(wanted)
+    assert len(set(names)) == len(names) == 9
+    found = network.truncated(list(wanted))(picture)
+    for name, code in wanted.items():
+        assert np.allclose(found[name].asnumpy(), code.asnumpy(), atol=1e-5), name
+    fields = [network.layer(name).receptive_field for name in wanted]
+    assert fields == [3, 3 + 1 + 2 * 2, 3 + 1 + 2 * 2 + 2 + 2 * 4]

@@ -1,8 +1,9 @@
 """Other convolutional networks: Gluon blocks, symbols with parameters, exported pairs.
 
 The layers are the outputs of convolutions, activations, poolings, additions and concatenations.
-They have the names of the symbol without the common prefix and without ``_fwd``. Everything after
-the last layer with spatial positions is removed.
+They have the names of the symbol without the common prefix and without ``_fwd``; a block that is
+used several times has a layer for each use, ``relu0``, ``relu0_2`` and so on. Everything after the
+last layer with spatial positions is removed.
 """
 
 from __future__ import annotations
@@ -264,6 +265,7 @@ class _Graph:
     def __init__(self, symbol: Any, parameters: Set[str], network: str) -> None:
         graph = json.loads(symbol.tojson())
         self.nodes = graph["nodes"]
+        _number_repeated(self.nodes)
         self.data = self._picture(parameters, network)
         graph = self._in_inference_mode(graph)
         symbol = mx.sym.load_json(json.dumps({**graph, "nodes": _differentiable(self.nodes)}))
@@ -341,6 +343,25 @@ class _Graph:
                 array = parameters[node["name"]]
                 made.update(repr(array.shape).encode() + np.ascontiguousarray(array).tobytes())
         return made.hexdigest()
+
+
+def _number_repeated(nodes: Sequence[Dict[str, Any]]) -> None:
+    """Give operators of the same name, as those of a block that is used again, names of their own.
+
+    The second ``relu0_fwd`` becomes ``relu0_2_fwd``.
+    """
+    taken = {node["name"] for node in nodes}
+    uses: Dict[str, int] = {}
+    for node in nodes:
+        name = node["name"]
+        uses[name] = uses.get(name, 0) + 1
+        if uses[name] == 1 or node["op"] == "null":
+            continue
+        stem, end = (name[: -len("_fwd")], "_fwd") if name.endswith("_fwd") else (name, "")
+        while f"{stem}_{uses[name]}{end}" in taken:
+            uses[name] += 1
+        node["name"] = f"{stem}_{uses[name]}{end}"
+        taken.add(node["name"])
 
 
 def _differentiable(nodes: Sequence[Dict[str, Any]]) -> List[Dict[str, Any]]:
