@@ -208,6 +208,19 @@ def test_addresses_are_safe_and_distinct(one, other):
     assert slug(one) not in ("static", "pictures", "index")
 
 
+@pytest.mark.parametrize("name", ["my picture", "!", "index", "ä", "x" * 61, "deadbeef"])
+def test_the_address_of_a_name_is_not_that_of_another(name):
+    chain = [name]  # of names, each of which is the address of the one before
+    for _ in range(3):
+        chain.append(slug(chain[-1]))
+    assert len(set(chain)) == 4
+
+
+@pytest.mark.parametrize("name", ["relu3_2", "IMG-2020", "a-1234567", "x-123456789", "A.b-c_d"])
+def test_the_address_of_an_ordinary_name_is_the_name(name):
+    assert slug(name) == name
+
+
 def test_the_same_store_gives_the_same_bytes(atlas, sweep, photos, tmp_path):
     site.write(contents.read(sweep, photos), tmp_path / "again")
     assert digests(tmp_path / "again") == digests(atlas)
