@@ -342,6 +342,25 @@ def test_a_curve_falls_from_left_to_right():
     assert "nan" not in curves.loss_curve([5.0])
 
 
+@pytest.mark.parametrize("floor, logarithmic", [(1, True), (0, False)])
+def test_the_labels_of_a_curve_are_the_heights_that_are_drawn(floor, logarithmic):
+    loss = [100.0, 5000.0, *(1000 * 0.99**n + 1 for n in range(500))]
+    loss[-3] = floor / 2
+    svg = str(curves.loss_curve(loss))
+    points = [tuple(map(float, p.split(","))) for p in re.search('points="(.*?)"', svg)[1].split()]
+    x, y = np.array(points).T
+    places = re.findall(r'<text x="62" y="([\d.]+)" text-anchor="end">(.*?)</text>', svg)
+    (_, most), (bottom, least) = places
+    assert (float(most), float(least)) == (5000, floor / 2)
+    height = np.log10 if logarithmic else np.asarray
+    top = y.min()
+    share = (height(5000.0) - height(100.0)) / (height(5000.0) - height(floor / 2))
+    assert y[0] == pytest.approx(top + share * (float(bottom) - top), abs=0.1)
+    assert y.max() == float(bottom) and y.argmin() == 1 and y.argmax() == len(y) - 2
+    assert x[0] == x.min() and x[-1] == x.max() and (np.diff(x) > 0).all()
+    assert len(x) <= curves.POINTS + 2
+
+
 @pytest.mark.parametrize("field, size", [(1, 24), (32, 32), (500, 160)])
 def test_crops_have_the_size_of_the_receptive_field_within_bounds(field, size):
     assert contents.crop(field) == size
