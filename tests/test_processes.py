@@ -432,14 +432,14 @@ def test_the_bar_counts_each_panel_once_by_its_cost(monkeypatch):
     shown = io.StringIO()
     shown.isatty = lambda: True
     monkeypatch.setattr(sys, "stderr", shown)
-    with panels.Bar("fig3", {"a": 1.0, "b": 3.0}) as bar:
+    with panels.Bar("fig3", [("a", 1.0), ("b", 3.0), ("a", 1.0)]) as bar:  # one picture twice
         bar.count(["b"])
         assert bar.n == 3
         bar.count(["a", "b", "stored before"])
-        assert bar.n == 4
+        assert bar.n == 5
         bar.refresh()
     text = shown.getvalue()
-    assert "fig3: 100%" in text and "2 of 2 panels" in text and "<" in text  # the time left
+    assert "fig3: 100%" in text and "3 of 3 panels" in text and "<" in text  # the time left
 
 
 @pytest.mark.parametrize("chain, before", [(1, [0, 1, 2, 3]), (0, [0, 3])])
