@@ -16,6 +16,7 @@ from fmi.device import environment, variables
 from fmi.device.mxnet import free_memory
 from fmi.errors import InputError
 from fmi.inversion import Inversion
+from fmi.records import renamed
 from fmi.request import Request
 from fmi.runs import plan
 from fmi.runs import store as stores
@@ -173,9 +174,11 @@ def compute(
                 if n not in panels:
                     finish(n)
                 continue
-            for name, stem in zip(names[n], job.stems):  # what is finished beside the diverged
-                found = None if stem in written else store.find(name)
+            # What is finished beside the diverged.
+            for record, stem in zip(job.request.records, job.stems):
+                found = None if stem in written else store.find(stores.key(record))
                 if found is not None:
+                    found.record = renamed(found.record, record)
                     write(found, store, results / stem)
     store.tidy()  # after workers that were killed
     if diverged:
