@@ -208,6 +208,19 @@ def test_addresses_are_safe_and_distinct(one, other):
     assert slug(one) not in ("static", "pictures", "index")
 
 
+@pytest.mark.parametrize("name", ["my picture", "!", "index", "ä", "x" * 61, "deadbeef"])
+def test_the_address_of_a_name_is_not_that_of_another(name):
+    chain = [name]  # of names, each of which is the address of the one before
+    for _ in range(3):
+        chain.append(slug(chain[-1]))
+    assert len(set(chain)) == 4
+
+
+@pytest.mark.parametrize("name", ["relu3_2", "IMG-2020", "a-1234567", "x-123456789", "A.b-c_d"])
+def test_the_address_of_an_ordinary_name_is_the_name(name):
+    assert slug(name) == name
+
+
 def test_the_same_store_gives_the_same_bytes(atlas, sweep, photos, tmp_path):
     site.write(contents.read(sweep, photos), tmp_path / "again")
     assert digests(tmp_path / "again") == digests(atlas)
@@ -327,6 +340,25 @@ def test_a_curve_falls_from_left_to_right():
     assert curves.loss_curve([]) == ""
     assert "logarithmic" not in curves.loss_curve([1.0, -1.0])
     assert "nan" not in curves.loss_curve([5.0])
+
+
+@pytest.mark.parametrize("floor, logarithmic", [(1, True), (0, False)])
+def test_the_labels_of_a_curve_are_the_heights_that_are_drawn(floor, logarithmic):
+    loss = [100.0, 5000.0, *(1000 * 0.99**n + 1 for n in range(500))]
+    loss[-3] = floor / 2
+    svg = str(curves.loss_curve(loss))
+    points = [tuple(map(float, p.split(","))) for p in re.search('points="(.*?)"', svg)[1].split()]
+    x, y = np.array(points).T
+    places = re.findall(r'<text x="62" y="([\d.]+)" text-anchor="end">(.*?)</text>', svg)
+    (_, most), (bottom, least) = places
+    assert (float(most), float(least)) == (5000, floor / 2)
+    height = np.log10 if logarithmic else np.asarray
+    top = y.min()
+    share = (height(5000.0) - height(100.0)) / (height(5000.0) - height(floor / 2))
+    assert y[0] == pytest.approx(top + share * (float(bottom) - top), abs=0.1)
+    assert y.max() == float(bottom) and y.argmin() == 1 and y.argmax() == len(y) - 2
+    assert x[0] == x.min() and x[-1] == x.max() and (np.diff(x) > 0).all()
+    assert len(x) <= curves.POINTS + 2
 
 
 @pytest.mark.parametrize("field, size", [(1, 24), (32, 32), (500, 160)])

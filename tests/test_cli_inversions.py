@@ -189,9 +189,41 @@ def test_long_films_are_thinned_out(tmp_path):
         one(SimpleNamespace(step=step, arrays=[array]))
     frames = one._frames[0]
     assert film.MOST / 2 <= len(frames) <= film.MOST
-    one.save()
+    kept = Image.new("RGB", (6, 4), (7, 7, 7))  # a diverged descent keeps an earlier picture
+    assert one.save([SimpleNamespace(undenoised=kept)]) == [tmp_path / "x.gif"]
     with Image.open(tmp_path / "x.gif") as made:
         made.seek(made.n_frames - 1)
+        assert (np.asarray(made.convert("RGB")) == 7).all()
+
+
+@pytest.mark.parametrize(
+    "steps, words",
+    [
+        (3, []),
+        (203, []),
+        (401, []),
+        (900, ["--stop", ".012", "--decay", ".9", "--decay-every", "20"]),
+        (203, ["--chain"]),
+    ],
+)
+def test_films_end_with_the_result(photo, small_weights, tmp_path, monkeypatch, steps, words):
+    imageio = pytest.importorskip("imageio.v3")
+    monkeypatch.setattr(
+        imageio, "imwrite", lambda path, frames, **_: path.write_bytes(frames.tobytes())
+    )
+    given = ["--layer", "relu1_1", "--filters", "0,1", "--denoise", "0", "--long-edge", "16"]
+    given += ["--steps", steps, "--stop", "0", "--decay", "1", "--learning-rate", "3", "--gif"]
+    command = ["feature-map", photo, "-o", tmp_path, "--weights", small_weights, *given, *words]
+    assert cli.main(list(map(str, command))) == 0
+    films = sorted(tmp_path.glob("*.gif"))
+    assert len(films) == 2
+    for path in films:
+        result = np.asarray(Image.open(path.with_suffix(".png")))
+        frames = np.frombuffer(path.read_bytes(), np.uint8).reshape(-1, *result.shape)
+        last = len(frames) - (frames[::-1] != result).any((1, 2, 3)).argmax()
+        assert 20 <= len(frames) - last <= 22  # a second at 20 frames a second
+        taken = json.loads(path.with_suffix(".json").read_text())["outcome"]["steps"]
+        assert taken < steps if "--stop" in words else taken == steps
 
 
 def test_results_can_be_opened_and_kept_in_a_store(photo, small_weights, tmp_path, monkeypatch):

@@ -1,11 +1,13 @@
 """Figures by several processes: the same pictures, one log, and nothing left behind."""
 
+import ast
 import io
 import json
 import logging
 import multiprocessing.connection
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +20,7 @@ import pytest
 from conftest import random_arrays
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from fmi import cli, descent
 from fmi.device import environment, variables
@@ -108,6 +111,96 @@ def test_what_is_there_is_not_computed_again(tmp_path, small_weights, picture_fo
     assert "6 of 8 panels to compute" in caplog.text
     assert {name: store.path(name).stat().st_mtime_ns for name in before} == before
     assert len(store.names()) == 8
+
+
+# --- a stored panel under another name ---
+
+
+@pytest.fixture
+def twins(tmp_path, picture_folder):
+    """Two names of one picture, each in a folder of its own."""
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        shutil.copy(picture_folder / "tubingen.png", tmp_path / name / f"{name}.png")
+    return {name: tmp_path / name / f"{name}.png" for name in ("first", "second")}
+
+
+def parts(folder, name):
+    """The JSON of the panels of a picture, and the pixels and texts of their PNGs."""
+    found = {}
+    for path in sorted(folder.glob(f"{name}/*.*")):
+        if path.suffix == ".json":
+            found[path.name] = path.read_text()
+            continue
+        with Image.open(path) as image:
+            found[path.name] = (image.mode, image.tobytes(), *sorted(image.text.items()))
+    return found
+
+
+def with_names(found, one, other):
+    """The same with another name of the picture; it is that of its style, too."""
+    text = repr(found).replace(f'"name": "{one}"', f'"name": "{other}"')
+    return ast.literal_eval(text.replace(f"'{one}_", f"'{other}_"))
+
+
+@pytest.mark.parametrize("number", [1, 2])
+@pytest.mark.parametrize("figure", FIGURES)
+def test_copies_of_a_stored_panel_have_the_names_that_were_asked_for(
+    tmp_path, small_weights, twins, figure, number
+):
+    options = [*COARSE, *FIGURES[figure], f"PROCESSES={number}"]
+
+    def draw_to(folder, *names):
+        files = ",".join(str(twins[name]) for name in names)
+        more = [f"PICTURES={files}", f"RESULTS={tmp_path}/{folder}"]
+        more += [f"STYLES={twins[names[0]]}"] * (figure == "fig5")
+        assert cli.main(words(figure, tmp_path, small_weights, *options, *more)) == 0
+
+    draw_to("results/1", "first")
+    store = {path: path.read_bytes() for path in (tmp_path / "store").rglob("*.*")}
+    wanted = with_names(parts(tmp_path / "results/1", "first"), "first", "second")
+    assert len(wanted) == {"fig3": 12, "fig4": 18, "fig5": 6}[figure]
+    for again in range(2):
+        draw_to("results/2", "second")
+        assert parts(tmp_path / "results/2", "second") == wanted, again
+    draw_to("results/1", "first")
+    assert with_names(parts(tmp_path / "results/1", "first"), "first", "second") == wanted
+    assert store == {path: path.read_bytes() for path in (tmp_path / "store").rglob("*.*")}
+    path = next((tmp_path / "results/2/second").glob("*.json"))
+    beside = shutil.copy(path, twins["second"].parent)
+    told = ["--weights", str(small_weights), "-o", str(tmp_path / "again.png")]
+    assert cli.main(["repeat", beside, *told]) == 0
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_one_picture_under_two_names_in_a_figure(tmp_path, small_weights, twins, number):
+    options = [*COARSE, *FIGURES["fig3"], "CHAIN=0", f"PROCESSES={number}"]
+    files = ",".join(map(str, twins.values()))
+    assert cli.main(words("fig3", tmp_path, small_weights, *options, f"PICTURES={files}")) == 0
+    first, second = (parts(tmp_path / "results", name) for name in twins)
+    assert with_names(first, "first", "second") == second
+    for name in twins:
+        for path in (tmp_path / "results" / name).glob("*.json"):
+            assert json.loads(path.read_text())["pictures"]["content"]["name"] == name
+
+
+def test_copies_beside_panels_that_diverge_have_the_names_that_were_asked_for(
+    tmp_path, small_weights, twins, monkeypatch
+):
+    options = [*COARSE, *FIGURES["fig3"], "CHAIN=0", "PROCESSES=2"]
+    command = words("fig3", tmp_path, small_weights, *options)
+    assert cli.main([*command, f"PICTURES={twins['first']}"]) == 0
+    wanted = with_names(parts(tmp_path / "results", "first"), "first", "second")
+    store = Store(tmp_path / "store")
+    for entry in store.entries():
+        if entry.record["filter"] == 3:
+            store.remove(entry.key)
+    stems = {f"second/{layer}_filter3" for layer in ("relu1_2", "relu2_2")}
+    monkeypatch.setattr(panels, "fill", lambda *_: workers.Filled(stems, stems))
+    assert cli.main([*command, f"PICTURES={twins['second']}"]) == 2
+    found = parts(tmp_path / "results", "second")
+    assert len(found) == 6
+    assert found == {name: part for name, part in wanted.items() if "_filter0" in name}
 
 
 def test_nothing_is_said_twice(tmp_path, monkeypatch, caplog):
@@ -432,14 +525,14 @@ def test_the_bar_counts_each_panel_once_by_its_cost(monkeypatch):
     shown = io.StringIO()
     shown.isatty = lambda: True
     monkeypatch.setattr(sys, "stderr", shown)
-    with panels.Bar("fig3", {"a": 1.0, "b": 3.0}) as bar:
+    with panels.Bar("fig3", [("a", 1.0), ("b", 3.0), ("a", 1.0)]) as bar:  # one picture twice
         bar.count(["b"])
         assert bar.n == 3
         bar.count(["a", "b", "stored before"])
-        assert bar.n == 4
+        assert bar.n == 5
         bar.refresh()
     text = shown.getvalue()
-    assert "fig3: 100%" in text and "2 of 2 panels" in text and "<" in text  # the time left
+    assert "fig3: 100%" in text and "3 of 3 panels" in text and "<" in text  # the time left
 
 
 @pytest.mark.parametrize("chain, before", [(1, [0, 1, 2, 3]), (0, [0, 3])])

@@ -128,6 +128,39 @@ def test_a_log_whose_last_line_is_torn(tmp_path):
     assert log.read_text() == before
 
 
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_picture_under_two_names_has_the_lines_of_both(tmp_path, caplog, capsys, processes):
+    given = {**yaml.safe_load(ATLAS.read_text()), "pictures": []}
+    for name in ("first", "x: 3 steps, stopped by y"):
+        given["pictures"].append(str(tmp_path / f"{name}.png"))
+        shutil.copy(fmi.pictures.find("skimage:coffee", []), given["pictures"][-1])
+    (tmp_path / "both.yaml").write_text(yaml.safe_dump(given))
+    del given["pictures"][1]
+    (tmp_path / "one.yaml").write_text(yaml.safe_dump(given))
+    words = (*TINY, "LAYERS=relu1_1,relu2_1", "FILTERS=0,1", f"PROCESSES={processes}")
+    places = [f"{layer}:{n}" for layer in ("relu1_1", "relu2_1") for n in (0, 1)]
+    one = [f"{place} first" for place in places]
+    both = [*one, *(f"{place} x: 3 steps, stopped by y" for place in places)]
+
+    def told(folder):
+        lines = (folder / "sweep.log").read_text().splitlines()
+        return sorted(re.sub(r"^\S+ \S+ |: 3 steps, stopped by steps, .*", "", x) for x in lines)
+
+    caplog.set_level("INFO")
+    for folder in (tmp_path / "at_once", tmp_path / "later"):
+        if folder.name == "later":
+            assert run(folder, *words, file=tmp_path / "one.yaml") == 0
+            assert told(folder) == sorted(one)
+            caplog.clear()
+        for _ in range(2):
+            assert run(folder, *words, file=tmp_path / "both.yaml") == 0
+            assert told(folder) == sorted(both)
+        assert len(Store(folder / "store").names()) == 4
+        computed = "8" if folder.name == "at_once" else "0"
+        assert f"{computed} of 8 panels to compute" in caplog.text
+        assert progress.progress(folder).done == 8
+
+
 def test_filters_of_each_layer(tmp_path, capsys):
     file = attack_sweep.written(tmp_path)
     text = file.read_text().replace("[0, 1, 2, 3, 4, 5, 6, 7]", "{relu1_2: [3, 1], relu3_1: all}")

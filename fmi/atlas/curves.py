@@ -11,14 +11,15 @@ __all__ = ["POINTS", "loss_curve"]
 
 WIDTH, HEIGHT = 480, 160  # of the drawing, in its own units
 LEFT, RIGHT, TOP, BOTTOM = 68, 12, 12, 34  # margins with the labels
-POINTS = 200  # largest number of points of a curve
+POINTS = 200  # of a long curve, evenly spaced
 
 
 def loss_curve(loss: Sequence[float]) -> Markup:
     """Return the loss before each step as SVG; its colours are those of the page's text.
 
     The axis of the loss is logarithmic if all losses are positive. A long curve is reduced to
-    :data:`POINTS` steps, the first and the last among them.
+    :data:`POINTS` steps, the first and the last among them, and those with the largest and the
+    smallest loss.
 
     Parameters
     ----------
@@ -29,7 +30,8 @@ def loss_curve(loss: Sequence[float]) -> Markup:
         return Markup("")
     logarithmic = min(loss) > 0
     count = min(POINTS, len(loss))
-    steps = [round(n * (len(loss) - 1) / max(1, count - 1)) for n in range(count)]
+    even = (round(n * (len(loss) - 1) / max(1, count - 1)) for n in range(count))
+    steps = sorted({*even, loss.index(max(loss)), loss.index(min(loss))})
     heights = [math.log10(loss[n]) if logarithmic else loss[n] for n in steps]
     low, high = min(heights), max(heights)
     points = " ".join(

@@ -11,6 +11,7 @@ from fmi import pictures
 from fmi.descent import State
 from fmi.device.environment import lacking
 from fmi.errors import InputError
+from fmi.inversion import Inversion
 
 __all__ = ["MOST", "Film"]
 
@@ -69,15 +70,22 @@ class Film:
             del frames[::2]
             self._strides[self._number] = 2 * stride
 
-    def save(self) -> List[Path]:
-        """Write what was asked for, and return the paths."""
+    def save(self, results: Sequence[Inversion]) -> List[Path]:
+        """Write what was asked for, and return the paths.
+
+        Parameters
+        ----------
+        results
+            The results of the descents, with which their films end.
+        """
         from fmi import files
 
         found = []
-        for number, frames in self._frames.items():
+        for (number, frames), result in zip(self._frames.items(), results):
+            held = [*frames, *[np.asarray(result.undenoised)] * RATE]  # for a second
             for suffix in self._suffixes:
                 path = self._stems[number].with_name(f"{self._stems[number].name}{suffix}")
-                files.write_whole(path, lambda beside, s=suffix: _write(beside, s, frames))  # type: ignore[misc]  # noqa: B023
+                files.write_whole(path, lambda beside, s=suffix: _write(beside, s, held))  # type: ignore[misc]  # noqa: B023
                 found.append(path)
         return found
 
@@ -90,16 +98,15 @@ def _check_video() -> None:
 
 
 def _write(path: Path, suffix: str, frames: Sequence[np.ndarray]) -> None:
-    """Write frames (H, W, 3) uint8; the last one is held for a second."""
+    """Write frames (H, W, 3) uint8."""
     import imageio.v3 as imageio
 
-    held = [*frames, *[frames[-1]] * RATE]
     options: Dict[str, Any] = {"extension": suffix}
     if suffix == ".gif":
         options.update(duration=1000 / RATE, loop=0)
     else:
         rows, columns = (side % 2 for side in frames[0].shape[:2])  # videos have even sides
-        held = [np.pad(frame, ((0, rows), (0, columns), (0, 0)), mode="edge") for frame in held]
+        frames = [np.pad(one, ((0, rows), (0, columns), (0, 0)), mode="edge") for one in frames]
         options.update(fps=RATE, macro_block_size=2, plugin="FFMPEG")
         options.update(output_params=["-f", "mp4"])  # the name of the file does not tell
-    imageio.imwrite(path, np.stack(held), **options)
+    imageio.imwrite(path, np.stack(frames), **options)

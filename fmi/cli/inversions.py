@@ -423,7 +423,7 @@ def _run(kind: Kind, chosen: argparse.Namespace) -> int:
             inversion.save(path)
             written.append(path)
             sys.stdout.write(f"{path}\n")
-        for path in film.save() if film else ():
+        for path in film.save(results) if film else ():
             sys.stdout.write(f"{path}\n")
         if len(results) < len(stems) and not (diverged and getattr(chosen, "chain", False)):
             raise KeyboardInterrupt  # Ctrl-C before some were started

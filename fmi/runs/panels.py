@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, Dict, Iterable, List, Mapping, Optional, Sequence, Set, Tuple
+from typing import Callable, Dict, Iterable, List, Optional, Sequence, Set, Tuple
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -16,6 +16,7 @@ from fmi.device import environment, variables
 from fmi.device.mxnet import free_memory
 from fmi.errors import InputError
 from fmi.inversion import Inversion
+from fmi.records import renamed
 from fmi.request import Request
 from fmi.runs import plan
 from fmi.runs import store as stores
@@ -82,19 +83,21 @@ class Team:
 class Bar(tqdm):
     """A progress bar on which each panel counts by its cost, so that the time left is right."""
 
-    def __init__(self, figure: str, costs: Mapping[str, float]) -> None:
-        self._costs = costs
-        self._seen: Set[str] = set()
+    def __init__(self, figure: str, costs: Sequence[Tuple[str, float]]) -> None:
+        self._left: Dict[str, List[float]] = {}
+        for name, cost in costs:  # two pictures with the same pixels have the same keys
+            self._left.setdefault(name, []).append(cost)
+        self._panels, self._counted = len(costs), 0
         form = "{l_bar}{bar}| [{elapsed}<{remaining}{postfix}]"
-        total = sum(costs.values())
+        total = sum(cost for _, cost in costs)
         super().__init__(total=total, desc=figure, bar_format=form, smoothing=0, disable=None)
 
     def count(self, names: Iterable[str]) -> None:
         """Count panels, each once."""
-        new = [name for name in names if name in self._costs and name not in self._seen]
-        self._seen.update(new)
-        self.set_postfix_str(f"{len(self._seen)} of {len(self._costs)} panels", refresh=False)
-        self.update(sum(self._costs[name] for name in new))
+        new = [cost for name in names for cost in self._left.pop(name, ())]
+        self._counted += len(new)
+        self.set_postfix_str(f"{self._counted} of {self._panels} panels", refresh=False)
+        self.update(sum(new))
 
 
 def compute(
@@ -155,7 +158,8 @@ def compute(
         panels[number] = [np.asarray(one.image) for one in found if one.finished]
         bar.count(names[number])  # also those that another process has computed
 
-    with Bar(figure, {name: jobs[n].cost for n, row in enumerate(missing) for name in row}) as bar:
+    costs = [(name, jobs[n].cost) for n, row in enumerate(missing) for name in row]
+    with Bar(figure, costs) as bar:
         store.listeners = (lambda name: bar.count([name]),)
         number, rest = (1, tasks) if team is None else shared_out(team, jobs, tasks, finish)
         if team and number > 1:
@@ -170,9 +174,11 @@ def compute(
                 if n not in panels:
                     finish(n)
                 continue
-            for name, stem in zip(names[n], job.stems):  # what is finished beside the diverged
-                found = None if stem in written else store.find(name)
+            # What is finished beside the diverged.
+            for record, stem in zip(job.request.records, job.stems):
+                found = None if stem in written else store.find(stores.key(record))
                 if found is not None:
+                    found.record = renamed(found.record, record)
                     write(found, store, results / stem)
     store.tidy()  # after workers that were killed
     if diverged:

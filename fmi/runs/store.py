@@ -332,6 +332,9 @@ class Store:
     def export(self, inversion: Inversion, stem: Path) -> None:
         """Copy the files of a result to readable names.
 
+        The store has the names of the pictures and of the network for which a result was computed.
+        If those of `inversion` differ, they stand in the record of the copies.
+
         Parameters
         ----------
         inversion
@@ -345,7 +348,13 @@ class Store:
         InputError
             If a copy cannot be written.
         """
-        folder = self.path(key(inversion.record))
+        name = key(inversion.record)
+        folder = self.path(name)
+        with _reported(folder):
+            stored = json.loads(_read(folder / "record.json"))
+        if renamed(stored, inversion.record) != stored:
+            inversion.save(stem.with_name(f"{stem.name}.png"), undenoised=True, key=name)
+            return
         for file, suffix in zip(FILES, (".png", "_undenoised.png", None, ".json")):
             if suffix:
                 _copy(folder / file, stem.with_name(f"{stem.name}{suffix}"))

@@ -11,6 +11,7 @@ import contextlib
 import errno
 import logging
 import os
+import re
 import statistics
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -52,6 +53,7 @@ __all__ = ["ALL", "Panel", "Sweep", "jobs", "panels", "read", "sweep"]
 log = logging.getLogger(__name__)
 
 FILE, LOG, SUMMARY = "sweep.yaml", "sweep.log", "summary.json"
+LINE = re.compile(r"\S+ \S+ (.*): \d+ steps, stopped by .* (\S+)")  # of the log: panel and key
 TOGETHER = 16  # panels that one call computes in a batch, unless `batch` is given
 
 Numbers = Tuple[int, ...]
@@ -225,28 +227,31 @@ class _Log:
 
     def __init__(self, path: Path, store: Store, panels: Sequence[Panel]) -> None:
         self._path, self._store = path, store
-        self._panels = {panel.key: panel for panel in panels}
+        self._panels: Dict[str, List[Panel]] = {}
+        for panel in panels:  # two pictures with the same pixels have the same keys
+            self._panels.setdefault(panel.key, []).append(panel)
         with _reported(path):
             text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
         whole = text[: text.rfind("\n") + 1]
         if text != whole:  # a process was killed, or the disk was full, in the middle of a line
             files.write_whole(path, lambda beside: beside.write_text(whole, encoding="utf-8"))
-        self._known = {line.rpartition(" ")[2] for line in whole.splitlines()}
+        lines = map(LINE.fullmatch, whole.splitlines())
+        self._known = {(line[1], line[2]) for line in lines if line}
 
     def add(self, key: str) -> None:
-        """Add the line of a panel that the store holds, unless it is there."""
-        panel, entry = self._panels.get(key), None
-        if panel is not None and key not in self._known:
-            entry = self._store.entry(key)
-        if panel is None or entry is None:
+        """Add the lines of the panels with a key that the store holds, unless they are there."""
+        new = [one for one in self._panels.get(key, ()) if (str(one), key) not in self._known]
+        entry = self._store.entry(key) if new else None
+        if entry is None:
             return
-        outcome = _outcome(panel, entry)
-        share = "-" if outcome.energy_share is None else f"{outcome.energy_share:.4f}"
-        self._known.add(key)
-        self._write(
-            f"{entry.when:%Y-%m-%d %H:%M:%S} {panel}: {outcome.steps} steps, stopped by"
-            f" {outcome.stopped}, energy share {share}, {outcome.seconds:.1f} s, {key}\n"
-        )
+        for panel in new:
+            outcome = _outcome(panel, entry)
+            share = "-" if outcome.energy_share is None else f"{outcome.energy_share:.4f}"
+            self._known.add((str(panel), key))
+            self._write(
+                f"{entry.when:%Y-%m-%d %H:%M:%S} {panel}: {outcome.steps} steps, stopped by"
+                f" {outcome.stopped}, energy share {share}, {outcome.seconds:.1f} s, {key}\n"
+            )
 
     def _write(self, text: str) -> None:
         with _reported(self._path):
@@ -305,11 +310,12 @@ def sweep(experiment: Sweep, cluster: Optional[Cluster] = None) -> Path:
         lines = _Log(folder / LOG, store, every)
         missing = [[p.key for p in b.panels if not store.intact(p.key)] for b in batches]
         lacking = {key for row in missing for key in row}
-        log.info("sweep: %d of %d panels to compute", len(lacking), len(every))
+        rest = [panel for panel in every if panel.key in lacking]
+        log.info("sweep: %d of %d panels to compute", len(rest), len(every))
         for panel in every:
             if panel.key not in lacking:
                 lines.add(panel.key)  # unless a process was killed before it could
-        with Bar("sweep", {p.key: costs[p.layer] for p in every if p.key in lacking}) as bar:
+        with Bar("sweep", [(panel.key, costs[panel.layer]) for panel in rest]) as bar:
             store.listeners = (lines.add, lambda key: bar.count([key]))
             if cluster is None:
                 _compute(run, store, [batch.job for batch in batches], missing)
