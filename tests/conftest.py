@@ -16,6 +16,12 @@ CAFFE_MEAN = np.array([123.68, 116.779, 103.939])
 os.environ["FMI_CTX"] = "cpu"  # the tests know what the CPU gives, whether or not there is a GPU
 
 
+def pytest_configure(config):
+    """Let pytest-xdist begin with the files that come first, some of which take minutes."""
+    if hasattr(config.option, "loadscopereorder"):
+        config.option.loadscopereorder = False
+
+
 def random_arrays(filters=FILTERS, seed=3, gain=1.0):
     """He-initialised weights of all 16 convolutions, the first scaled to the 0-255 range."""
     random = np.random.RandomState(seed)
