@@ -18,8 +18,10 @@ import tempfile
 import time
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any, Callable, Dict, List, Sequence, Set, Tuple, cast
 
+from fmi import files
 from fmi.errors import InputError
 from fmi.runs.experiment import Experiment
 from fmi.runs.store import Store
@@ -260,7 +262,7 @@ def fill(
                     result.diverged.update(message.diverged)
                     _next(worker, waiting)
     finally:
-        _end(list(workers.values()), store)
+        _end(list(workers.values()), store, experiment.results_folder)
     return result
 
 
@@ -289,7 +291,7 @@ def _lost(
         worker.end(PATIENCE)
 
 
-def _end(workers: Sequence[_Worker], store: Store) -> None:
+def _end(workers: Sequence[_Worker], store: Store, results: Path) -> None:
     """End all workers at once, kill those that do not end, and remove what these leave behind."""
     for worker in workers:
         worker.leave()
@@ -302,3 +304,5 @@ def _end(workers: Sequence[_Worker], store: Store) -> None:
     if any(killed):
         store.sweep()
         store.tidy()
+        for folder in (results, *filter(Path.is_dir, results.glob("*"))):  # copies of panels
+            files.sweep(folder)
