@@ -46,7 +46,7 @@ from fmi.networks.base import Input, Network, Truncated, split_filters
 from fmi.networks.tiles import Tiled
 from fmi.networks.weights import Weights
 from fmi.pictures import Source
-from fmi.settings import TRANSFERS, Settings, Transfer
+from fmi.settings import TRANSFERS, UNMASKED, Settings, Transfer
 
 __all__ = [
     "ALL",
@@ -264,6 +264,10 @@ class Call:
         options: Mapping[str, Any],
         sources: Mapping[str, Source],
     ) -> None:
+        if function in UNMASKED and options.get("mask") is not None:
+            raise InputError(
+                f"mask= confines where a texture or style goes, and {function} has neither: omit it"
+            )
         section = function if function in TRANSFERS else None
         common = presets.field_names(Options)
         self._check_keywords(options, common, section)

@@ -22,7 +22,6 @@ from fmi.errors import InputError, shown
 from fmi.inversion import Inversion, Place
 from fmi.losses import Loss
 from fmi.pictures import Source
-from fmi.settings import UNMASKED
 
 __all__ = [
     "Request",
@@ -80,18 +79,10 @@ def _of_all(call: Call, places: Sequence[Place], loss: Callable[..., Loss], **mo
     return Request(call, places, lambda some: call.invert(some, loss, **more))
 
 
-def _no_mask(function: str, keywords: Mapping[str, Any]) -> None:
-    if function in UNMASKED and keywords.get("mask") is not None:
-        raise InputError(
-            f"mask= confines where a texture or style goes, and {function} has neither: omit it"
-        )
-
-
 def code(
     picture: Source, layer: Optional[Layers], layers: Optional[Layers], keywords: Mapping[str, Any]
 ) -> Request:
     """Ask for the inversion of a code (Eq. 1)."""
-    _no_mask("code", keywords)
     call = Call("code", layers_of(layer, layers), keywords, {"content": picture})
     weight = call.settings.code_weight
     return _of_all(call, [Place()], lambda _: losses.all_codes(call.content, weight))
@@ -182,7 +173,6 @@ def maximise(
     keywords: Mapping[str, Any],
 ) -> Request:
     """Ask for the maximisation of the mean activation of single feature maps."""
-    _no_mask("maximise", keywords)
     names, chosen = places_of(layer, None, filters)
     call = Call("maximise", names, keywords, {"content": picture})
     chosen = call.filters(filters, chosen)

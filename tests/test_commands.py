@@ -17,6 +17,7 @@ import pytest
 from conftest import random_arrays, smooth_picture
 from PIL import Image
 from test_docs import FENCE, ROOT, TEXTS, name
+from test_make import USUAL
 
 from fmi import cli
 from fmi.device.mxnet import mx
@@ -29,17 +30,6 @@ PUBLISHED = {
     "fig4.png": "fig4.png",
     "fig5.png": "fig5.png",
 }
-HANDED_ON = (
-    "MAKEFLAGS",
-    "MFLAGS",
-    "MAKELEVEL",
-    "MAKEOVERRIDES",
-    "VENV",
-    "PYTHON",
-    "MXNET",
-    "BENCH",
-)
-
 # Why the commands that begin so are left to FMI_FULL=1.
 CI, FETCHED, MINUTES = ".ci/run does it", "it is fetched", "it takes minutes"
 VGG = "it needs VGG-19"
@@ -151,7 +141,7 @@ def save(path, seed):
 def surroundings(folder):
     """The variables of a new shell; with FMI_FULL=1, the folders of weights and pictures too."""
     own = [word for word in os.environ if word.startswith("FMI_") and not FULL]
-    found = {k: v for k, v in os.environ.items() if k not in (*HANDED_ON, *own, "FMI_STORE")}
+    found = {k: v for k, v in USUAL.items() if k not in (*own, "FMI_STORE")}
     # The environment that is borrowed knows the original.
     return {**found, "FMI_FULL": "0"} if FULL else {**found, "PYTHONPATH": str(folder)}
 
