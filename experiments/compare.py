@@ -160,19 +160,29 @@ def content_kept(
     ]
 
 
-def records(folder: Path, names: Sequence[str]) -> Dict[str, Reached]:
-    """Return what the descents of some panels reached, from the JSON files beside them."""
-    found = {}
+def records(folder: Path, names: Sequence[str]) -> Dict[str, Any]:
+    """Return what the JSON files beside some panels hold; nothing if they cannot be read."""
+    found: Dict[str, Any] = {}
     for name in names:
         try:
-            record: Dict[str, Any] = json.loads((folder / f"{name}.json").read_bytes())
-            found[name] = Reached.of(record["outcome"], record["loss"])
-        except (OSError, ValueError, KeyError):  # of an older version, or not there
-            found[name] = Reached()
+            found[name] = json.loads((folder / f"{name}.json").read_bytes())
+        except (OSError, ValueError):
+            found[name] = {}
     return found
 
 
-def check_alike(folder: Path, names: Sequence[str]) -> None:
+def outcomes(found: Mapping[str, Any]) -> Dict[str, Reached]:
+    """Return what the descents of some panels reached, from their records."""
+    reached = {}
+    for name, record in found.items():
+        try:
+            reached[name] = Reached.of(record["outcome"], record["loss"])
+        except KeyError:  # of an older version, or not there
+            reached[name] = Reached()
+    return reached
+
+
+def check_alike(folder: Path, found: Mapping[str, Any]) -> None:
     """Refuse panels in one folder that were drawn with different settings, networks or seeds.
 
     Raises
@@ -181,16 +191,15 @@ def check_alike(folder: Path, names: Sequence[str]) -> None:
         If two panels of the same function differ.
     """
     first: Dict[str, Tuple[str, Dict[str, Any]]] = {}
-    for name in names:
+    for name, record in found.items():
         try:
-            record: Dict[str, Any] = json.loads((folder / f"{name}.json").read_bytes())
             own = {
                 **{key: record.get(key) for key in ("seed", "precision", "chain")},
                 **record["settings"],
                 "network": record["network"]["sha256"],
             }
             function = record["function"]
-        except (OSError, ValueError, KeyError):
+        except KeyError:
             continue
         other, before = first.setdefault(function, (name, own))
         unlike = sorted(key for key in {**own, **before} if own.get(key) != before.get(key))
@@ -237,8 +246,9 @@ def main() -> int:
     try:
         sheet = SHEETS[chosen.figure]
         theirs, mine = sheet.read(chosen.published), ours(chosen.folder, sheet)
-        check_alike(chosen.folder, list(mine))
-        reached = records(chosen.folder, list(mine))
+        found = records(chosen.folder, list(mine))
+        check_alike(chosen.folder, found)
+        reached = outcomes(found)
         rows: Sequence[Any]
         if chosen.figure == "fig4":
             content = pictures.read(pictures.find(chosen.content, table.folders("pictures")))
