@@ -150,6 +150,9 @@ def _numbers(value: Any) -> Any:
     for item in items:
         ends = RANGE.fullmatch(item) if isinstance(item, str) else None
         if ends is None:
+            item = _from_text(item)
+            if isinstance(item, str):
+                raise ValueError("must be whole numbers, or ranges such as 0-15")
             found.append(item)
             continue
         low, high = map(int, ends.groups())
@@ -157,6 +160,13 @@ def _numbers(value: Any) -> Any:
             raise ValueError(f"must have ranges such as 0-15, of at most {LONGEST} numbers")
         found += range(low, high + 1)
     return found
+
+
+def _several(value: Any) -> Any:
+    """Refuse a single value that is no text."""
+    if not hasattr(value, "__iter__"):
+        raise ValueError("must be a name such as 'relu3_2', or a list of names")
+    return value
 
 
 def _one_or_several(value: Any) -> Any:
@@ -180,7 +190,7 @@ def _possible(value: str) -> str:
 
 Text = Annotated[str, AfterValidator(_possible)]  # may be a file name that is not UTF-8
 Names = Annotated[Tuple[Text, ...], BeforeValidator(_items), Field(min_length=1)]
-Layers = Annotated[Tuple[Text, ...], Field(min_length=1)]
+Layers = Annotated[Tuple[Text, ...], BeforeValidator(_several), Field(min_length=1)]
 Index = Annotated[int, BeforeValidator(_index)]
 Count = Annotated[int, BeforeValidator(_index), Field(ge=1, le=100_000)]
 Processes = Annotated[int, BeforeValidator(_index), Field(ge=1, le=256)]

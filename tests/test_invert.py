@@ -238,6 +238,8 @@ def test_silent_feature_maps_are_reported(arrays, options, tmp_path, caplog):
     [
         (lambda p, o: fmi.invert.code(p, "relu3", **o), "layer of VGG-19 'relu3'; did you mean"),
         (lambda p, o: fmi.invert.code(p, [], **o), "no layer is given"),
+        (lambda p, o: fmi.invert.code(p, 3, **o), "layer=3 must be a name such as 'relu3_2'"),
+        (lambda p, o: fmi.invert.feature_map(p, "relu1_2", "al", **o), "ranges such as 0-15"),
         (
             lambda p, o: fmi.invert.feature_map(p, "relu1_1", [0, 4], **o),
             "relu1_1 has no filter 4; its filters are numbered 0 to 3",

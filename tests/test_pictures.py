@@ -1,6 +1,7 @@
 """Pictures: sizes, the way to and from the network, saving."""
 
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -149,6 +150,14 @@ def test_find_by_name_in_folders(picture_folder, tmp_path):
         pictures.find("mona_lisa", [picture_folder])
     with pytest.raises(InputError, match="picture mona.jpg cannot be read: No such file"):
         pictures.find("mona.jpg", [picture_folder])
+
+
+def test_a_file_here_is_found_by_its_name_whatever_its_suffix(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("notes.md").write_text("not a picture")
+    assert pictures.find("notes.md", []) == Path("notes.md")
+    with pytest.raises(InputError, match="picture 'notes.txt' was not found"):
+        pictures.find("notes.txt", [])
 
 
 def test_the_exact_name_comes_before_an_equivalent_one(tmp_path):

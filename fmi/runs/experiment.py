@@ -14,6 +14,7 @@ from typing import (
     Mapping,
     Optional,
     Sequence,
+    Tuple,
     Type,
     Union,
 )
@@ -241,11 +242,15 @@ def read(
     if not isinstance(figure, str) or figure not in kinds:
         raise InputError(f"{path}: 'figure' must be one of {', '.join(kinds)}, not {shown(figure)}")
     kind = kinds[figure]
-    section = "gatys" if figure == "fig5" else None  # both transfers have the same settings
-    own = [name for name in kind.model_fields if name not in OWN]
-    single = [*presets.overridable(), *(presets.overridable(presets.Transfer) if section else ())]
+    own, single = _variables(kind)
+    section = "gatys" if kind is Fig5 else None  # both transfers have the same settings
     _check_keys(raw, ["figure", *own, *single], f"key in {path}")
-    given = _given(overrides, [*own, *single])
+    given = _given(overrides)
+    for key in given:
+        others = [name for name, other in kinds.items() if key in sum(_variables(other), [])]
+        if others and figure not in others:
+            raise InputError(f"{figure} has no variable {key.upper()}, only {' and '.join(others)}")
+    _check_keys(map(str.upper, given), [name.upper() for name in [*own, *single]], "variable")
     folder = _folder(given)
     merged = {**raw, **given}
     lacking = [n for n in own if kind.model_fields[n].is_required() and n not in merged]
@@ -263,6 +268,12 @@ def read(
     except ValidationError as error:
         name = str(error.errors()[0]["loc"][0])
         raise checks.refusal(name, merged.get(name), error) from None
+
+
+def _variables(kind: Type[Experiment]) -> Tuple[List[str], List[str]]:
+    """Return the fields of an experiment that can be given, and the settings that it has."""
+    transfer = presets.overridable(presets.Transfer) if kind is Fig5 else ()
+    return [n for n in kind.model_fields if n not in OWN], [*presets.overridable(), *transfer]
 
 
 class _Loader(yaml.SafeLoader):
@@ -305,7 +316,7 @@ def _mapping(path: Path) -> Dict[str, Any]:
     return content
 
 
-def _given(overrides: Sequence[str], known: Sequence[str]) -> Dict[str, str]:
+def _given(overrides: Sequence[str]) -> Dict[str, str]:
     """Split ``KEY=VALUE`` arguments; the keys of the result are in lower case."""
     given = {}
     for text in overrides:
@@ -313,7 +324,6 @@ def _given(overrides: Sequence[str], known: Sequence[str]) -> Dict[str, str]:
         if not equals or not value:
             raise InputError(f"{shown(text)} must have the form KEY=VALUE, such as STEPS=60")
         given[key.lower()] = value
-    _check_keys([key.upper() for key in given], [key.upper() for key in known], "variable")
     return given
 
 
