@@ -17,7 +17,7 @@ from fmi import cli, codes, descent, pictures, sheets
 from fmi.device import environment
 from fmi.device.mxnet import mx
 from fmi.errors import InputError
-from fmi.runs import experiment
+from fmi.runs import experiment, figures
 
 HERE = Path(__file__).parent.parent / "experiments"
 QUICK = ("LONG_EDGE=48", "STEPS=4", "STOP=0")
@@ -102,6 +102,31 @@ def test_fig3(tmp_path, small_weights, picture_folder):
     check_sheet(tmp_path, "fig3", 2 * 4 / (10 * 3))
     record = json.loads((tmp_path / "tubingen/relu2_2_filter3.json").read_text())
     assert (record["chain"], record["filters_before"]) == (True, [0])
+
+
+@pytest.mark.parametrize(
+    ("words", "note"),
+    [
+        ("", ""),  # as the published figures
+        ("PRECISION=bfloat16 SEED=3", ""),
+        ("SETTINGS=paper", "preset paper"),
+        ("STEPS=9 POOL=max", "preset code, steps=9, pool=max"),
+        ("WEIGHTS=embedded", "drawn with fmi's embedded network, not VGG-19, preset code"),
+    ],
+)
+def test_the_corner_says_what_differs_from_the_published_figure(
+    tmp_path, small_weights, picture_folder, words, note
+):
+    given = (f"WEIGHTS={small_weights}", f"RESULTS={tmp_path}", *words.split())
+    assert figures.Run(experiment.read(HERE / "fig3.yaml", given)).note == note
+
+
+def test_the_corner_is_drawn(tmp_path, small_weights, picture_folder, monkeypatch):
+    notes = []
+    sheet = sheets.sheet
+    monkeypatch.setattr(sheets, "sheet", lambda b, note="": notes.append(note) or sheet(b, note))
+    assert draw("fig1", tmp_path, small_weights, picture_folder, "LONG_EDGE=64") == 0
+    assert notes == ["preset code, long_edge=64, steps=4, stop=0"]
 
 
 def test_every_panel_of_fig3_is_at_its_place(tmp_path, small_weights, picture_folder, blocks):

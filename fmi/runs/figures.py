@@ -122,6 +122,15 @@ class Run:
             **self.experiment.overrides,
         }
 
+    @property
+    def note(self) -> str:
+        """What differs from the published figures: network, preset, single settings; or nothing."""
+        network, changed = self.network.note, self.experiment.overrides
+        if not network and not changed and self.preset == presets.DEFAULT:
+            return ""
+        values = [f"{name}={_words(value)}" for name, value in changed.items()]
+        return ", ".join([*([network] if network else []), f"preset {self.preset}", *values])
+
     def named(self, names: Sequence[str], key: str = "pictures") -> List[Named]:
         """Read pictures of the experiment, each once."""
         found = [pictures.read(path) for path in find(self.experiment, names, key)]
@@ -179,7 +188,7 @@ def draw(experiment: Experiment) -> List[Path]:
     """
     run = Run(experiment)
     found = blocks(run)
-    note = "" if isinstance(experiment, Fig2) else run.network.note
+    note = "" if isinstance(experiment, Fig2) else run.note
     return list(sheets.save(sheets.sheet(found, note), run.results / experiment.figure))
 
 
@@ -294,6 +303,11 @@ def _wrapped(
     return Block(
         sheets.in_rows(panels, WIDEST), titles=sheets.in_rows(titles, WIDEST), caption=caption
     )
+
+
+def _words(value: Any) -> str:
+    """Return a setting as it is written on the command line."""
+    return ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
 
 
 def _letter(number: int) -> str:
