@@ -41,7 +41,8 @@ def prose(path):
 
 
 def links(path):
-    return re.findall(r"\]\(([^)\s]+)\)", re.sub(r"`[^`\n]*`", "", prose(path)))
+    text = re.sub(r"`[^`\n]*`", "", prose(path))
+    return re.findall(r"\]\(([^)\s]+)\)", text) + re.findall(r'<img\s[^>]*src="([^"]+)"', text)
 
 
 def anchors(path):
