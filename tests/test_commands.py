@@ -151,7 +151,7 @@ def save(path, seed):
 def surroundings(folder):
     """The variables of a new shell; with FMI_FULL=1, the folders of weights and pictures too."""
     own = [word for word in os.environ if word.startswith("FMI_") and not FULL]
-    found = {k: v for k, v in USUAL.items() if k not in (*own, "FMI_STORE")}
+    found = {k: v for k, v in USUAL.items() if k not in (*own, "FMI_STORE", "PYTHONPATH")}
     # The environment that is borrowed knows the original.
     return {**found, "FMI_FULL": "0"} if FULL else {**found, "PYTHONPATH": str(folder)}
 
