@@ -1,5 +1,6 @@
 """Networks that are not of the VGG family: Gluon blocks, symbols, exported pairs, zoo names."""
 
+import functools
 import inspect
 import json
 import logging
@@ -411,6 +412,41 @@ def test_dropout_and_batch_norm_are_in_inference_mode():
     np.testing.assert_allclose(one[0], loss(truncated(image)).asnumpy(), rtol=1e-5)
     alone = truncated.gradient(image[1:], loss.take([1]))[1].asnumpy()
     np.testing.assert_allclose(alone[0], one[1][1], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("operator", "options"),
+    [
+        ("BatchNorm_v1", {}),
+        ("contrib.BatchNormWithReLU", {}),
+        ("contrib.SyncBatchNorm", {"key": "a", "ndev": 1}),
+        ("LeakyReLU", {"act_type": "rrelu", "lower_bound": 0.1, "upper_bound": 0.7}),
+    ],
+)
+def test_operators_that_differ_in_training_mode_are_in_inference_mode(operator, options):
+    node = mx.sym.Convolution(mx.sym.var("data"), kernel=(3, 3), num_filter=4, name="conv0")
+    node = functools.reduce(getattr, operator.split("."), mx.sym)(node, name="own", **options)[0]
+    symbol = mx.sym.Convolution(node, kernel=(3, 3), num_filter=4, name="conv1")
+    random = np.random.RandomState(0)
+    shapes, _, states = symbol.infer_shape(data=(1, 3, 9, 9))
+    names = [*symbol.list_arguments(), *symbol.list_auxiliary_states()]
+    arrays = {n: random.uniform(0.1, 1, shape) for n, shape in zip(names, [*shapes, *states])}
+    del arrays["data"]
+    truncated = catalogue.load((symbol, arrays), input=Input()).truncated(["conv1"])
+    image = random.normal(0, 4000, (2, 3, 9, 9)).astype(np.float32)
+    bound = symbol.bind(
+        mx.cpu(),
+        {n: mx.nd.array({**arrays, "data": image / 255}[n]) for n in symbol.list_arguments()},
+        aux_states={n: mx.nd.array(arrays[n]) for n in symbol.list_auxiliary_states()},
+    )
+    code = bound.forward(is_train=False)[0].asnumpy()
+    loss = fmi.losses.code("conv1", mx.nd.zeros(code.shape), 1.0)
+    losses, gradient = truncated.gradient(mx.nd.array(image), loss)
+    np.testing.assert_allclose(losses.asnumpy(), (code**2).sum(axis=(1, 2, 3)), rtol=1e-4)
+    way = random.normal(0, 1, image.shape).astype(np.float32)
+    ends = [truncated.losses(mx.nd.array(image + s * way), loss).asnumpy() for s in (0.5, -0.5)]
+    change = (gradient.asnumpy() * way).sum(axis=(1, 2, 3))
+    np.testing.assert_allclose(ends[0] - ends[1], change, rtol=0.02)
 
 
 @pytest.mark.parametrize("option", [{"pool": "max"}, {"pool_rounding": "down"}])

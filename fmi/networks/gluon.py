@@ -30,6 +30,7 @@ __all__ = [
     "LARGEST_GRAPH",
     "LARGEST_SIDE",
     "LOOK",
+    "NORMS",
     "PARAMETERS",
     "POSITIVE",
     "REFUSED",
@@ -66,6 +67,8 @@ KINDS = {  # operator -> kind of layer
     "Concat": "concatenation",
     "concat": "concatenation",
 }
+# BatchNorm, which uses its moving averages, and its variants.
+NORMS = ("BatchNorm", "BatchNorm_v1", "_contrib_BatchNormWithReLU", "_contrib_SyncBatchNorm")
 POSITIVE = {"relu", "sigmoid", "softrelu"}  # activations that are never negative
 # Suffixes of the parameter names in Gluon and MXNet.
 PARAMETERS = ("weight", "bias", "gamma", "beta", "mean", "var", "alpha")
@@ -306,16 +309,20 @@ class _Graph:
         return str(inputs[0])
 
     def _in_inference_mode(self, graph: Dict[str, Any]) -> Dict[str, Any]:
-        """Make BatchNorm use its moving averages, and disable dropout, in training mode too.
+        """Make BatchNorm use its moving averages, and disable what is random, in training mode too.
 
         Gradients are recorded in training mode, because MXNet's gradient of max pooling is
         incorrect on CPUs in inference mode.
         """
         for node in graph["nodes"]:
-            if node["op"] == "BatchNorm":
-                node.setdefault("attrs", {})["use_global_stats"] = "True"
+            attrs = node.get("attrs") or {}
+            if node["op"] in NORMS:
+                node["attrs"] = {**attrs, "use_global_stats": "True"}
             elif node["op"] == "Dropout":
-                node.setdefault("attrs", {})["p"] = "0"
+                node["attrs"] = {**attrs, "p": "0"}
+            elif attrs.get("act_type") == "rrelu":  # random in training mode, where MXNet crashes
+                bounds = attrs.get("lower_bound", "0.125"), attrs.get("upper_bound", "0.334")
+                node["attrs"] = {"act_type": "leaky", "slope": str(sum(map(float, bounds)) / 2)}
         return graph
 
     def _walk(self) -> List[Node]:
