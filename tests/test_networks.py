@@ -291,6 +291,44 @@ def test_stride_field_and_sign():
     ]  # what comes after the global pooling has no positions
 
 
+def test_sums_with_negative_parameters_can_be_negative():
+    relu = mx.sym.relu(
+        mx.sym.Convolution(mx.sym.var("data"), kernel=(3, 3), num_filter=2, name="c")
+    )
+    bias = mx.sym.var("own_bias", shape=(1, 2, 1, 1))
+    symbol = mx.sym.broadcast_add(relu, bias, name="shifted")
+    arrays = {"c_weight": np.ones((2, 3, 3, 3)), "c_bias": np.ones(2)}
+    network = catalogue.load(
+        (symbol, {**arrays, "own_bias": -np.ones((1, 2, 1, 1))}), input="caffe"
+    )
+    assert [layer.negative for layer in network.layers] == [True, False, True]
+
+
+def test_swish_is_the_product_and_batch_norm_with_relu_is_a_layer():
+    block = nn.HybridSequential(prefix="a_")
+    with block.name_scope():
+        block.add(nn.Conv2D(4, 3), nn.Swish(), nn.Conv2D(4, 3), nn.Swish(beta=2))
+        block.add(nn.Conv2D(4, 3), nn.BatchNormReLU())
+    block.initialize(mx.init.Normal(0.5))
+    image = mx.nd.random.normal(0, 1, (2, 3, 12, 12))
+    wanted, code = {}, image
+    for name, layer in zip(("", "swish0", "", "swish1", "", "batchnormrelu0"), block):
+        code = layer(code)
+        if name:
+            wanted[name] = code.asnumpy()
+    network = catalogue.load(block, input=Input("RGB", 255.0))
+    layers = [layer for layer in network.layers if layer.kind == "activation"]
+    assert [(layer.name.split("_")[0], layer.negative) for layer in layers] == [
+        ("swish0", True),
+        ("swish1", True),
+        ("batchnormrelu0", False),
+    ]
+    found = network.truncated([layer.name for layer in layers])(image)
+    for layer in layers:
+        expected = wanted[layer.name.split("_")[0]]
+        np.testing.assert_allclose(found[layer.name].asnumpy(), expected, atol=1e-5)
+
+
 def test_the_receptive_field_is_what_changes_a_position():
     network = catalogue.load(zoo_block("resnet18_v1"))
     for name in ("relu0", "stage1_activation0", "stage2_relu0"):

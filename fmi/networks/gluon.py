@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Set, Tuple
 
@@ -57,6 +57,7 @@ KINDS = {  # operator -> kind of layer
     "relu": "activation",
     "sigmoid": "activation",
     "clip": "activation",  # ReLU6
+    "_contrib_BatchNormWithReLU": "activation",
     "Pooling": "pooling",
     "elemwise_add": "addition",
     "broadcast_add": "addition",
@@ -275,8 +276,9 @@ class _Graph:
         inner = symbol.get_internals()
         places = {name: place for place, name in enumerate(inner.list_outputs())}
         found = self._walk()
+        gated = _gated(self.nodes)
         chosen = [
-            (node, found[place])
+            (node, gated.get(place, place))
             for place, node in enumerate(self.nodes)
             if node["op"] in KINDS and found[place].spatial and f"{node['name']}_output" in places
         ]
@@ -285,11 +287,11 @@ class _Graph:
         prefix = os.path.commonprefix([node["name"] for node, _ in chosen])
         prefix = prefix[: prefix.rfind("_") + 1]
         self.outputs: Dict[str, Tuple[str, Node, Any]] = {}
-        for node, about in chosen:
+        for node, place in chosen:
             short = re.sub("_fwd$", "", node["name"][len(prefix) :]) or node["name"]
             name = short if short not in self.outputs else node["name"]
-            output = inner[places[f"{node['name']}_output"]]
-            self.outputs[name] = (KINDS[node["op"]], about, output)
+            output = inner[places[f"{self.nodes[place]['name']}_output"]]
+            self.outputs[name] = (KINDS[node["op"]], found[place], output)
 
     def _picture(self, parameters: Set[str], network: str) -> str:
         """Return the name of the input for the picture."""
@@ -335,7 +337,10 @@ class _Graph:
             own = node["op"] == "null" and node["name"] == self.data
             carries.append(own or any(carried))
             wide = [about for about, carry in zip(before, carried) if carry]
-            found.append(_after(node, wide or before))
+            about = _after(node, wide or before)
+            if KINDS.get(node["op"]) in ("addition", "concatenation"):  # of parameters too
+                about = replace(about, negative=any(one.negative for one in before))
+            found.append(about)
         return found
 
     def digest(self, parameters: Arrays) -> str:
@@ -369,6 +374,27 @@ def _number_repeated(nodes: Sequence[Dict[str, Any]]) -> None:
             uses[name] += 1
         node["name"] = f"{stem}_{uses[name]}{end}"
         taken.add(node["name"])
+
+
+def _gated(nodes: Sequence[Mapping[str, Any]]) -> Dict[int, int]:
+    """Return the places of sigmoids by which their own input is multiplied, and of the products.
+
+    Such a product is the activation Swish, to which Gluon gives the name of its sigmoid.
+    """
+    found = {}
+    for place, node in enumerate(nodes):
+        if node["op"] not in ("elemwise_mul", "broadcast_mul", "_mul", "_Mul"):
+            continue
+        first, second = (source[0] for source in node["inputs"])
+        for input_, gate in ((first, second), (second, first)):
+            attrs = nodes[gate].get("attrs") or {}
+            if nodes[gate]["op"] == "sigmoid" or attrs.get("act_type") == "sigmoid":
+                source = nodes[gate]["inputs"][0][0]
+                if source != input_ and nodes[source]["op"] == "_mul_scalar":
+                    source = nodes[source]["inputs"][0][0]
+                if source == input_:
+                    found[gate] = place
+    return found
 
 
 def _differentiable(nodes: Sequence[Dict[str, Any]]) -> List[Dict[str, Any]]:
@@ -432,7 +458,7 @@ def _after(node: Mapping[str, Any], before: Sequence[Node]) -> Node:
         stride = stride / max(1, int(attrs.get("scale", 1)))
     elif op == "Activation":
         negative = attrs.get("act_type") not in POSITIVE and negative
-    elif op in ("relu", "sigmoid", "exp", "square", "abs"):
+    elif op in ("relu", "sigmoid", "exp", "square", "abs", "_contrib_BatchNormWithReLU"):
         negative = False
     elif op == "clip":
         negative = float(attrs.get("a_min", "-inf")) < 0
