@@ -426,6 +426,14 @@ def test_a_network_of_grey_pictures_is_refused():
     assert len(str(error.value).splitlines()) == 1
 
 
+def test_a_network_with_channels_last_is_refused():
+    last = mx.sym.transpose(mx.sym.var("data"), axes=(0, 2, 3, 1))
+    symbol = mx.sym.Convolution(last, kernel=(3, 3), num_filter=4, layout="NHWC", name="conv0")
+    arrays = {"conv0_weight": np.ones((4, 3, 3, 3)), "conv0_bias": np.ones(4)}
+    with pytest.raises(InputError, match="conv0 of the symbol has the layout NHWC"):
+        catalogue.load((symbol, arrays), input="caffe")
+
+
 def test_a_block_is_left_as_it_is():
     block = vision.alexnet()
     block.initialize()  # never called: the dense layers' shapes are unknown

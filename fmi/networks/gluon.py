@@ -112,7 +112,8 @@ class SymbolNetwork(Network):
     Raises
     ------
     InputError
-        If the symbol has several inputs, no layer, or a parameter without values.
+        If the symbol has several inputs, no layer, a parameter without values, or another layout
+        than NCHW.
     """
 
     def __init__(self, symbol: Any, parameters: Arrays, name: str, how: Input) -> None:
@@ -269,6 +270,15 @@ class _Graph:
     def __init__(self, symbol: Any, parameters: Set[str], network: str) -> None:
         graph = json.loads(symbol.tojson())
         self.nodes = graph["nodes"]
+        for node in self.nodes:
+            layout = (node.get("attrs") or {}).get("layout", "None")
+            if node["op"] != "null" and layout.endswith(
+                "C"
+            ):  # MXNet computes it on GPUs alone, and never ends on CPUs
+                raise InputError(
+                    f"{node['name']} of {network} has the layout {layout}, but fmi supports only"
+                    " networks whose channels come before rows and columns, as in NCHW"
+                )
         _number_repeated(self.nodes)
         self.data = self._picture(parameters, network)
         graph = self._in_inference_mode(graph)
