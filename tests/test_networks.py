@@ -434,6 +434,18 @@ def test_a_network_with_channels_last_is_refused():
         catalogue.load((symbol, arrays), input="caffe")
 
 
+def test_layers_whose_names_have_colons_and_commas_can_be_named():
+    node = mx.sym.Convolution(mx.sym.var("data"), kernel=(3, 3), num_filter=4, name="conv:0")
+    symbol = mx.sym.relu(mx.sym.relu(node, name="relu:0"), name="relu, 0")
+    arrays = {"conv:0_weight": np.ones((4, 3, 3, 3)), "conv:0_bias": np.ones(4)}
+    network = catalogue.load((symbol, arrays), input="caffe")
+    assert [layer.name for layer in network.layers] == ["conv_0", "relu_0", "relu__0"]
+    (found,) = fmi.invert.feature_map(
+        smooth_picture(20, 20), "relu_0:3", network=network, **{**QUICK, "long_edge": 20}
+    )
+    assert found.title == "relu_0:3"
+
+
 def test_a_block_is_left_as_it_is():
     block = vision.alexnet()
     block.initialize()  # never called: the dense layers' shapes are unknown

@@ -1,9 +1,10 @@
 """Other convolutional networks: Gluon blocks, symbols with parameters, exported pairs.
 
 The layers are the outputs of convolutions, activations, poolings, additions and concatenations.
-They have the names of the symbol without the common prefix and without ``_fwd``; a block that is
-used several times has a layer for each use, ``relu0``, ``relu0_2`` and so on. Everything after the
-last layer with spatial positions is removed.
+They have the names of the symbol without the common prefix and without ``_fwd``, and with ``_`` in
+place of colons, commas and spaces, which separate layers and filters; a block that is used several
+times has a layer for each use, ``relu0``, ``relu0_2`` and so on. Everything after the last layer
+with spatial positions is removed.
 """
 
 from __future__ import annotations
@@ -299,7 +300,8 @@ class _Graph:
         self.outputs: Dict[str, Tuple[str, Node, Any]] = {}
         for node, place in chosen:
             short = re.sub("_fwd$", "", node["name"][len(prefix) :]) or node["name"]
-            name = short if short not in self.outputs else node["name"]
+            short, full = (re.sub(r"[:,\s]", "_", each) for each in (short, node["name"]))
+            name = short if short not in self.outputs else full
             output = inner[places[f"{self.nodes[place]['name']}_output"]]
             self.outputs[name] = (KINDS[node["op"]], found[place], output)
 
