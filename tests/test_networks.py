@@ -446,6 +446,43 @@ def test_layers_whose_names_have_colons_and_commas_can_be_named():
     assert found.title == "relu_0:3"
 
 
+class Branches(mx.gluon.HybridBlock):
+    def __init__(self, arrange):
+        super().__init__()
+        with self.name_scope():
+            self.body, self.one = nn.Conv2D(4, 3, in_channels=3), nn.Conv2D(2, 3, in_channels=4)
+            self.two = nn.Conv2D(2, 3, in_channels=4)
+        self.arrange = arrange
+
+    def hybrid_forward(self, _, x):
+        x = self.body(x)
+        return self.arrange(x, self.one(x), self.two(x))
+
+
+def test_outputs_within_lists_are_found_and_others_refused():
+    block = Branches(lambda a, b, c: [a, (b, [c])])
+    block.initialize()
+    names = [layer.name for layer in catalogue.load(block, input="caffe").layers]
+    assert names == ["conv0", "conv1", "conv2"]
+    block = Branches(lambda a, b, _: {"a": a, "b": b})
+    block.initialize()
+    with pytest.raises(InputError, match="an output is of type dict"):
+        catalogue.load(block, input="caffe")
+
+
+def test_a_half_precision_block_says_nothing(capfd):
+    block = nn.HybridSequential()
+    with block.name_scope():
+        block.add(nn.Conv2D(4, 3, in_channels=3), nn.Activation("relu"))
+    block.initialize(mx.init.Normal(0.5))
+    block.cast("float16")
+    image = mx.nd.random.normal(0, 1, (1, 3, 8, 8))
+    code = catalogue.load(block, input=Input("RGB", 255.0)).truncated(["relu0"])(image)["relu0"]
+    assert "infer_type" not in "".join(capfd.readouterr())
+    block.cast("float32")
+    np.testing.assert_allclose(code.asnumpy(), block(image).asnumpy(), atol=1e-5)
+
+
 def test_a_block_is_left_as_it_is():
     block = vision.alexnet()
     block.initialize()  # never called: the dense layers' shapes are unknown

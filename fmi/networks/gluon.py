@@ -272,6 +272,8 @@ class _Graph:
         graph = json.loads(symbol.tojson())
         self.nodes = graph["nodes"]
         for node in self.nodes:
+            if node["op"] == "null":
+                node.get("attrs", {}).pop("__dtype__", None)  # all arrays are float32 here
             layout = (node.get("attrs") or {}).get("layout", "None")
             if node["op"] != "null" and layout.endswith(
                 "C"
@@ -497,14 +499,12 @@ def from_block(block: Any, how: Input) -> SymbolNetwork:
     """
     name = block.name or type(block).__name__
     try:
-        symbol = block(mx.sym.var("data"))
+        symbol = mx.sym.Group(_flat(block(mx.sym.var("data"))))
     except (TypeError, ValueError, AttributeError, AssertionError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(
             f"{name} cannot be applied to a single picture ({type(error).__name__}: {reason})"
         ) from error
-    if isinstance(symbol, (list, tuple)):
-        symbol = mx.sym.Group(list(symbol))
     parameters = {p.name: p for p in block.collect_params().values()}
     shapes = _inferred(symbol, parameters, name)
     arrays = {}
@@ -521,6 +521,15 @@ def from_block(block: Any, how: Input) -> SymbolNetwork:
             " load_parameters() first"
         )
     return SymbolNetwork(symbol, arrays, name, how)
+
+
+def _flat(outputs: Any) -> List[Any]:
+    """Return the symbols in the output of a block, which may be a list of lists of them."""
+    if isinstance(outputs, (list, tuple)):
+        return [symbol for each in outputs for symbol in _flat(each)]
+    if not isinstance(outputs, mx.sym.Symbol):
+        raise TypeError(f"an output is of type {type(outputs).__name__}")
+    return [outputs]
 
 
 def _inferred(symbol: Any, parameters: Mapping[str, Any], name: str) -> Dict[str, Shape]:
