@@ -444,6 +444,15 @@ def test_a_changed_record_leaves_the_next_one_as_it_is(picture, options):
     assert fmi.invert.code(picture, "relu1_1", **options).record["versions"] == before
 
 
+def test_a_changed_record_leaves_those_of_the_same_call_as_they_are(picture, options):
+    one, two = fmi.invert.feature_map(picture, "relu1_1", [0, 1], **options)
+    before = json.dumps(two.record)
+    one.record["settings"]["denoise"] = 0
+    one.record["pictures"]["content"]["name"] = "another"
+    one.record["layers"].append("another")
+    assert json.dumps(two.record) == before
+
+
 # --- in Jupyter ---
 
 
