@@ -255,6 +255,10 @@ def test_silent_feature_maps_are_reported(arrays, options, tmp_path, caplog):
             lambda p, o: fmi.invert.code(p, "relu1_1", step=3, **o),
             "keyword 'step'; did you mean steps",
         ),
+        (
+            lambda p, o: fmi.invert.activations(p, "relu1_1", mask=p, **o),
+            "and activations has neither",
+        ),
         (lambda p, o: fmi.invert.gatys(p, p, stylelayers="x", **o), "did you mean style_layers"),
         (lambda p, o: fmi.invert.gatys(p, p, style_layers="x", **o), "layer of VGG-19 'x'"),
         (lambda p, o: fmi.invert.code("no.png", "relu1_1", **o), "no.png cannot be read"),
