@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import logging
 import math
@@ -317,7 +318,7 @@ class Call:
             "device_name": device_name(self.ctx),
             "network": self.network.describe(),
             "pictures": {role: picture.describe() for role, picture in self._pictures.items()},
-            "versions": dict(versions()),  # a copy: records can be changed
+            "versions": dict(versions()),
         }
         self._init = self._read_init()
         self._mask = self._read_mask()
@@ -617,7 +618,7 @@ class Call:
 
     def describe(self, place: Place) -> Dict[str, Any]:
         """Return the record of one picture, without its outcome."""
-        return {**self.record, **place.describe()}
+        return {**copy.deepcopy(self.record), **place.describe()}  # records can be changed
 
     def invert(
         self,

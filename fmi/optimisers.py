@@ -334,10 +334,26 @@ class LBFGS:
         pair.inverse[convex] = 1 / curvature[convex]
         sizes = _products(pair.change, self._whitened(pair.change))
         self.scale = np.where(convex, curvature / np.where(convex, sizes, 1), self.scale)
-        self.pairs = [*self.pairs[-(PAIRS - 1) :], pair]
+        self._remember(good, pair)
         self.image, self.gradient = moved, bent
         self.losses = np.where(good, losses, self.losses)
         self._choose_direction(good)
+
+    def _remember(self, good: np.ndarray, pair: _Pair) -> None:
+        """Append a pair for the pictures that have moved; the others keep all of theirs."""
+        if good.all():
+            self.pairs = [*self.pairs[-(PAIRS - 1) :], pair]
+            return
+        if len(self.pairs) < PAIRS:
+            nothing = mx.nd.zeros_like(pair.step)
+            self.pairs.insert(0, _Pair(nothing, nothing, np.zeros(len(good))))
+        for place, own in enumerate(self.pairs):
+            later = self.pairs[place + 1] if place + 1 < len(self.pairs) else pair
+            self.pairs[place] = _Pair(
+                _where(good, later.step, own.step),
+                _where(good, later.change, own.change),
+                np.where(good, later.inverse, own.inverse),
+            )
 
     def _choose_direction(self, good: np.ndarray) -> None:
         """Replace the directions of some pictures."""

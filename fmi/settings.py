@@ -41,7 +41,7 @@ __all__ = [
 ]
 
 TRANSFERS = ("purposeful", "gatys")  # functions with their own section of the settings
-UNMASKED = ("code", "maximise")  # functions that refuse a mask
+UNMASKED = ("activations", "code", "maximise")  # functions that refuse a mask
 
 # Larger values overflow float32, or give pictures of noise with any network. They keep mistakes
 # such as 1e30 out; within them, a descent that diverges is stopped.

@@ -255,6 +255,10 @@ def test_silent_feature_maps_are_reported(arrays, options, tmp_path, caplog):
             lambda p, o: fmi.invert.code(p, "relu1_1", step=3, **o),
             "keyword 'step'; did you mean steps",
         ),
+        (
+            lambda p, o: fmi.invert.activations(p, "relu1_1", mask=p, **o),
+            "and activations has neither",
+        ),
         (lambda p, o: fmi.invert.gatys(p, p, stylelayers="x", **o), "did you mean style_layers"),
         (lambda p, o: fmi.invert.gatys(p, p, style_layers="x", **o), "layer of VGG-19 'x'"),
         (lambda p, o: fmi.invert.code("no.png", "relu1_1", **o), "no.png cannot be read"),
@@ -442,6 +446,15 @@ def test_a_changed_record_leaves_the_next_one_as_it_is(picture, options):
     before = dict(first.record["versions"])
     first.record["versions"]["python"] = "another"
     assert fmi.invert.code(picture, "relu1_1", **options).record["versions"] == before
+
+
+def test_a_changed_record_leaves_those_of_the_same_call_as_they_are(picture, options):
+    one, two = fmi.invert.feature_map(picture, "relu1_1", [0, 1], **options)
+    before = json.dumps(two.record)
+    one.record["settings"]["denoise"] = 0
+    one.record["pictures"]["content"]["name"] = "another"
+    one.record["layers"].append("another")
+    assert json.dumps(two.record) == before
 
 
 # --- in Jupyter ---

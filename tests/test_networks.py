@@ -1,5 +1,6 @@
 """Networks that are not of the VGG family: Gluon blocks, symbols, exported pairs, zoo names."""
 
+import functools
 import inspect
 import json
 import logging
@@ -290,6 +291,44 @@ def test_stride_field_and_sign():
     ]  # what comes after the global pooling has no positions
 
 
+def test_sums_with_negative_parameters_can_be_negative():
+    relu = mx.sym.relu(
+        mx.sym.Convolution(mx.sym.var("data"), kernel=(3, 3), num_filter=2, name="c")
+    )
+    bias = mx.sym.var("own_bias", shape=(1, 2, 1, 1))
+    symbol = mx.sym.broadcast_add(relu, bias, name="shifted")
+    arrays = {"c_weight": np.ones((2, 3, 3, 3)), "c_bias": np.ones(2)}
+    network = catalogue.load(
+        (symbol, {**arrays, "own_bias": -np.ones((1, 2, 1, 1))}), input="caffe"
+    )
+    assert [layer.negative for layer in network.layers] == [True, False, True]
+
+
+def test_swish_is_the_product_and_batch_norm_with_relu_is_a_layer():
+    block = nn.HybridSequential(prefix="a_")
+    with block.name_scope():
+        block.add(nn.Conv2D(4, 3), nn.Swish(), nn.Conv2D(4, 3), nn.Swish(beta=2))
+        block.add(nn.Conv2D(4, 3), nn.BatchNormReLU())
+    block.initialize(mx.init.Normal(0.5))
+    image = mx.nd.random.normal(0, 1, (2, 3, 12, 12))
+    wanted, code = {}, image
+    for name, layer in zip(("", "swish0", "", "swish1", "", "batchnormrelu0"), block):
+        code = layer(code)
+        if name:
+            wanted[name] = code.asnumpy()
+    network = catalogue.load(block, input=Input("RGB", 255.0))
+    layers = [layer for layer in network.layers if layer.kind == "activation"]
+    assert [(layer.name.split("_")[0], layer.negative) for layer in layers] == [
+        ("swish0", True),
+        ("swish1", True),
+        ("batchnormrelu0", False),
+    ]
+    found = network.truncated([layer.name for layer in layers])(image)
+    for layer in layers:
+        expected = wanted[layer.name.split("_")[0]]
+        np.testing.assert_allclose(found[layer.name].asnumpy(), expected, atol=1e-5)
+
+
 def test_the_receptive_field_is_what_changes_a_position():
     network = catalogue.load(zoo_block("resnet18_v1"))
     for name in ("relu0", "stage1_activation0", "stage2_relu0"):
@@ -387,6 +426,63 @@ def test_a_network_of_grey_pictures_is_refused():
     assert len(str(error.value).splitlines()) == 1
 
 
+def test_a_network_with_channels_last_is_refused():
+    last = mx.sym.transpose(mx.sym.var("data"), axes=(0, 2, 3, 1))
+    symbol = mx.sym.Convolution(last, kernel=(3, 3), num_filter=4, layout="NHWC", name="conv0")
+    arrays = {"conv0_weight": np.ones((4, 3, 3, 3)), "conv0_bias": np.ones(4)}
+    with pytest.raises(InputError, match="conv0 of the symbol has the layout NHWC"):
+        catalogue.load((symbol, arrays), input="caffe")
+
+
+def test_layers_whose_names_have_colons_and_commas_can_be_named():
+    node = mx.sym.Convolution(mx.sym.var("data"), kernel=(3, 3), num_filter=4, name="conv:0")
+    symbol = mx.sym.relu(mx.sym.relu(node, name="relu:0"), name="relu, 0")
+    arrays = {"conv:0_weight": np.ones((4, 3, 3, 3)), "conv:0_bias": np.ones(4)}
+    network = catalogue.load((symbol, arrays), input="caffe")
+    assert [layer.name for layer in network.layers] == ["conv_0", "relu_0", "relu__0"]
+    (found,) = fmi.invert.feature_map(
+        smooth_picture(20, 20), "relu_0:3", network=network, **{**QUICK, "long_edge": 20}
+    )
+    assert found.title == "relu_0:3"
+
+
+class Branches(mx.gluon.HybridBlock):
+    def __init__(self, arrange):
+        super().__init__()
+        with self.name_scope():
+            self.body, self.one = nn.Conv2D(4, 3, in_channels=3), nn.Conv2D(2, 3, in_channels=4)
+            self.two = nn.Conv2D(2, 3, in_channels=4)
+        self.arrange = arrange
+
+    def hybrid_forward(self, _, x):
+        x = self.body(x)
+        return self.arrange(x, self.one(x), self.two(x))
+
+
+def test_outputs_within_lists_are_found_and_others_refused():
+    block = Branches(lambda a, b, c: [a, (b, [c])])
+    block.initialize()
+    names = [layer.name for layer in catalogue.load(block, input="caffe").layers]
+    assert names == ["conv0", "conv1", "conv2"]
+    block = Branches(lambda a, b, _: {"a": a, "b": b})
+    block.initialize()
+    with pytest.raises(InputError, match="an output is of type dict"):
+        catalogue.load(block, input="caffe")
+
+
+def test_a_half_precision_block_says_nothing(capfd):
+    block = nn.HybridSequential()
+    with block.name_scope():
+        block.add(nn.Conv2D(4, 3, in_channels=3), nn.Activation("relu"))
+    block.initialize(mx.init.Normal(0.5))
+    block.cast("float16")
+    image = mx.nd.random.normal(0, 1, (1, 3, 8, 8))
+    code = catalogue.load(block, input=Input("RGB", 255.0)).truncated(["relu0"])(image)["relu0"]
+    assert "infer_type" not in "".join(capfd.readouterr())
+    block.cast("float32")
+    np.testing.assert_allclose(code.asnumpy(), block(image).asnumpy(), atol=1e-5)
+
+
 def test_a_block_is_left_as_it_is():
     block = vision.alexnet()
     block.initialize()  # never called: the dense layers' shapes are unknown
@@ -411,6 +507,41 @@ def test_dropout_and_batch_norm_are_in_inference_mode():
     np.testing.assert_allclose(one[0], loss(truncated(image)).asnumpy(), rtol=1e-5)
     alone = truncated.gradient(image[1:], loss.take([1]))[1].asnumpy()
     np.testing.assert_allclose(alone[0], one[1][1], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("operator", "options"),
+    [
+        ("BatchNorm_v1", {}),
+        ("contrib.BatchNormWithReLU", {}),
+        ("contrib.SyncBatchNorm", {"key": "a", "ndev": 1}),
+        ("LeakyReLU", {"act_type": "rrelu", "lower_bound": 0.1, "upper_bound": 0.7}),
+    ],
+)
+def test_operators_that_differ_in_training_mode_are_in_inference_mode(operator, options):
+    node = mx.sym.Convolution(mx.sym.var("data"), kernel=(3, 3), num_filter=4, name="conv0")
+    node = functools.reduce(getattr, operator.split("."), mx.sym)(node, name="own", **options)[0]
+    symbol = mx.sym.Convolution(node, kernel=(3, 3), num_filter=4, name="conv1")
+    random = np.random.RandomState(0)
+    shapes, _, states = symbol.infer_shape(data=(1, 3, 9, 9))
+    names = [*symbol.list_arguments(), *symbol.list_auxiliary_states()]
+    arrays = {n: random.uniform(0.1, 1, shape) for n, shape in zip(names, [*shapes, *states])}
+    del arrays["data"]
+    truncated = catalogue.load((symbol, arrays), input=Input()).truncated(["conv1"])
+    image = random.normal(0, 4000, (2, 3, 9, 9)).astype(np.float32)
+    bound = symbol.bind(
+        mx.cpu(),
+        {n: mx.nd.array({**arrays, "data": image / 255}[n]) for n in symbol.list_arguments()},
+        aux_states={n: mx.nd.array(arrays[n]) for n in symbol.list_auxiliary_states()},
+    )
+    code = bound.forward(is_train=False)[0].asnumpy()
+    loss = fmi.losses.code("conv1", mx.nd.zeros(code.shape), 1.0)
+    losses, gradient = truncated.gradient(mx.nd.array(image), loss)
+    np.testing.assert_allclose(losses.asnumpy(), (code**2).sum(axis=(1, 2, 3)), rtol=1e-4)
+    way = random.normal(0, 1, image.shape).astype(np.float32)
+    ends = [truncated.losses(mx.nd.array(image + s * way), loss).asnumpy() for s in (0.5, -0.5)]
+    change = (gradient.asnumpy() * way).sum(axis=(1, 2, 3))
+    np.testing.assert_allclose(ends[0] - ends[1], change, rtol=0.02)
 
 
 @pytest.mark.parametrize("option", [{"pool": "max"}, {"pool_rounding": "down"}])

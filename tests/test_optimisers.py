@@ -180,6 +180,17 @@ def test_pictures_of_lbfgs_are_independent():
         np.testing.assert_allclose(alone[-1][0], together[-1][row], atol=1e-3)
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_a_picture_remembers_its_own_steps_while_others_fail(seed, monkeypatch):
+    monkeypatch.setattr(optimisers, "PAIRS", 3)
+    settings = replace(FAST, steps=16)
+    _, together = descend(settings, started(seed))
+    for row in range(2):
+        _, alone = descend(settings, started(seed)[row : row + 1])
+        for step in range(17):
+            np.testing.assert_array_equal(alone[step][0], together[step][row])
+
+
 def test_lbfgs_continues_with_some_of_the_pictures():
     settings = replace(FAST, steps=12)
     _, whole = descend(settings, started())

@@ -102,6 +102,15 @@ def test_one_picture_among_others_has_the_gradient_it_has_alone(arrays):
     np.testing.assert_allclose(alone.asnumpy()[0], together[1], rtol=1e-4, atol=1e-3)
 
 
+def test_the_gradient_of_fewer_layers_has_nothing_of_the_last_one(arrays):
+    network, image, loss, _ = problem(arrays, ["relu1_1", "relu2_2"], (35, 50))
+    first = losses.Loss(loss.terms[:1])
+    expected = by_automatic_differentiation(network, image, first)[1]
+    network.gradient(mx.nd.array(image), loss)
+    gradient = network.gradient(mx.nd.array(image), first)[1].asnumpy()
+    np.testing.assert_allclose(gradient, expected, rtol=1e-4, atol=1e-3)
+
+
 def test_the_network_stays_usable_after_its_memory_is_given_back(arrays):
     network, image, loss, _ = problem(arrays, ["relu2_2"], (35, 50))
     _, before = network.gradient(mx.nd.array(image), loss)

@@ -1,9 +1,10 @@
 """Other convolutional networks: Gluon blocks, symbols with parameters, exported pairs.
 
 The layers are the outputs of convolutions, activations, poolings, additions and concatenations.
-They have the names of the symbol without the common prefix and without ``_fwd``; a block that is
-used several times has a layer for each use, ``relu0``, ``relu0_2`` and so on. Everything after the
-last layer with spatial positions is removed.
+They have the names of the symbol without the common prefix and without ``_fwd``, and with ``_`` in
+place of colons, commas and spaces, which separate layers and filters; a block that is used several
+times has a layer for each use, ``relu0``, ``relu0_2`` and so on. Everything after the last layer
+with spatial positions is removed.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import hashlib
 import json
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Set, Tuple
 
@@ -30,6 +31,7 @@ __all__ = [
     "LARGEST_GRAPH",
     "LARGEST_SIDE",
     "LOOK",
+    "NORMS",
     "PARAMETERS",
     "POSITIVE",
     "REFUSED",
@@ -56,6 +58,7 @@ KINDS = {  # operator -> kind of layer
     "relu": "activation",
     "sigmoid": "activation",
     "clip": "activation",  # ReLU6
+    "_contrib_BatchNormWithReLU": "activation",
     "Pooling": "pooling",
     "elemwise_add": "addition",
     "broadcast_add": "addition",
@@ -66,6 +69,8 @@ KINDS = {  # operator -> kind of layer
     "Concat": "concatenation",
     "concat": "concatenation",
 }
+# BatchNorm, which uses its moving averages, and its variants.
+NORMS = ("BatchNorm", "BatchNorm_v1", "_contrib_BatchNormWithReLU", "_contrib_SyncBatchNorm")
 POSITIVE = {"relu", "sigmoid", "softrelu"}  # activations that are never negative
 # Suffixes of the parameter names in Gluon and MXNet.
 PARAMETERS = ("weight", "bias", "gamma", "beta", "mean", "var", "alpha")
@@ -108,7 +113,8 @@ class SymbolNetwork(Network):
     Raises
     ------
     InputError
-        If the symbol has several inputs, no layer, or a parameter without values.
+        If the symbol has several inputs, no layer, a parameter without values, or another layout
+        than NCHW.
     """
 
     def __init__(self, symbol: Any, parameters: Arrays, name: str, how: Input) -> None:
@@ -265,6 +271,17 @@ class _Graph:
     def __init__(self, symbol: Any, parameters: Set[str], network: str) -> None:
         graph = json.loads(symbol.tojson())
         self.nodes = graph["nodes"]
+        for node in self.nodes:
+            if node["op"] == "null":
+                node.get("attrs", {}).pop("__dtype__", None)  # all arrays are float32 here
+            layout = (node.get("attrs") or {}).get("layout", "None")
+            if node["op"] != "null" and layout.endswith(
+                "C"
+            ):  # MXNet computes it on GPUs alone, and never ends on CPUs
+                raise InputError(
+                    f"{node['name']} of {network} has the layout {layout}, but fmi supports only"
+                    " networks whose channels come before rows and columns, as in NCHW"
+                )
         _number_repeated(self.nodes)
         self.data = self._picture(parameters, network)
         graph = self._in_inference_mode(graph)
@@ -272,8 +289,9 @@ class _Graph:
         inner = symbol.get_internals()
         places = {name: place for place, name in enumerate(inner.list_outputs())}
         found = self._walk()
+        gated = _gated(self.nodes)
         chosen = [
-            (node, found[place])
+            (node, gated.get(place, place))
             for place, node in enumerate(self.nodes)
             if node["op"] in KINDS and found[place].spatial and f"{node['name']}_output" in places
         ]
@@ -282,11 +300,12 @@ class _Graph:
         prefix = os.path.commonprefix([node["name"] for node, _ in chosen])
         prefix = prefix[: prefix.rfind("_") + 1]
         self.outputs: Dict[str, Tuple[str, Node, Any]] = {}
-        for node, about in chosen:
+        for node, place in chosen:
             short = re.sub("_fwd$", "", node["name"][len(prefix) :]) or node["name"]
-            name = short if short not in self.outputs else node["name"]
-            output = inner[places[f"{node['name']}_output"]]
-            self.outputs[name] = (KINDS[node["op"]], about, output)
+            short, full = (re.sub(r"[:,\s]", "_", each) for each in (short, node["name"]))
+            name = short if short not in self.outputs else full
+            output = inner[places[f"{self.nodes[place]['name']}_output"]]
+            self.outputs[name] = (KINDS[node["op"]], found[place], output)
 
     def _picture(self, parameters: Set[str], network: str) -> str:
         """Return the name of the input for the picture."""
@@ -306,16 +325,20 @@ class _Graph:
         return str(inputs[0])
 
     def _in_inference_mode(self, graph: Dict[str, Any]) -> Dict[str, Any]:
-        """Make BatchNorm use its moving averages, and disable dropout, in training mode too.
+        """Make BatchNorm use its moving averages, and disable what is random, in training mode too.
 
         Gradients are recorded in training mode, because MXNet's gradient of max pooling is
         incorrect on CPUs in inference mode.
         """
         for node in graph["nodes"]:
-            if node["op"] == "BatchNorm":
-                node.setdefault("attrs", {})["use_global_stats"] = "True"
+            attrs = node.get("attrs") or {}
+            if node["op"] in NORMS:
+                node["attrs"] = {**attrs, "use_global_stats": "True"}
             elif node["op"] == "Dropout":
-                node.setdefault("attrs", {})["p"] = "0"
+                node["attrs"] = {**attrs, "p": "0"}
+            elif attrs.get("act_type") == "rrelu":  # random in training mode, where MXNet crashes
+                bounds = attrs.get("lower_bound", "0.125"), attrs.get("upper_bound", "0.334")
+                node["attrs"] = {"act_type": "leaky", "slope": str(sum(map(float, bounds)) / 2)}
         return graph
 
     def _walk(self) -> List[Node]:
@@ -328,7 +351,10 @@ class _Graph:
             own = node["op"] == "null" and node["name"] == self.data
             carries.append(own or any(carried))
             wide = [about for about, carry in zip(before, carried) if carry]
-            found.append(_after(node, wide or before))
+            about = _after(node, wide or before)
+            if KINDS.get(node["op"]) in ("addition", "concatenation"):  # of parameters too
+                about = replace(about, negative=any(one.negative for one in before))
+            found.append(about)
         return found
 
     def digest(self, parameters: Arrays) -> str:
@@ -362,6 +388,27 @@ def _number_repeated(nodes: Sequence[Dict[str, Any]]) -> None:
             uses[name] += 1
         node["name"] = f"{stem}_{uses[name]}{end}"
         taken.add(node["name"])
+
+
+def _gated(nodes: Sequence[Mapping[str, Any]]) -> Dict[int, int]:
+    """Return the places of sigmoids by which their own input is multiplied, and of the products.
+
+    Such a product is the activation Swish, to which Gluon gives the name of its sigmoid.
+    """
+    found = {}
+    for place, node in enumerate(nodes):
+        if node["op"] not in ("elemwise_mul", "broadcast_mul", "_mul", "_Mul"):
+            continue
+        first, second = (source[0] for source in node["inputs"])
+        for input_, gate in ((first, second), (second, first)):
+            attrs = nodes[gate].get("attrs") or {}
+            if nodes[gate]["op"] == "sigmoid" or attrs.get("act_type") == "sigmoid":
+                source = nodes[gate]["inputs"][0][0]
+                if source != input_ and nodes[source]["op"] == "_mul_scalar":
+                    source = nodes[source]["inputs"][0][0]
+                if source == input_:
+                    found[gate] = place
+    return found
 
 
 def _differentiable(nodes: Sequence[Dict[str, Any]]) -> List[Dict[str, Any]]:
@@ -425,7 +472,7 @@ def _after(node: Mapping[str, Any], before: Sequence[Node]) -> Node:
         stride = stride / max(1, int(attrs.get("scale", 1)))
     elif op == "Activation":
         negative = attrs.get("act_type") not in POSITIVE and negative
-    elif op in ("relu", "sigmoid", "exp", "square", "abs"):
+    elif op in ("relu", "sigmoid", "exp", "square", "abs", "_contrib_BatchNormWithReLU"):
         negative = False
     elif op == "clip":
         negative = float(attrs.get("a_min", "-inf")) < 0
@@ -452,14 +499,12 @@ def from_block(block: Any, how: Input) -> SymbolNetwork:
     """
     name = block.name or type(block).__name__
     try:
-        symbol = block(mx.sym.var("data"))
+        symbol = mx.sym.Group(_flat(block(mx.sym.var("data"))))
     except (TypeError, ValueError, AttributeError, AssertionError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(
             f"{name} cannot be applied to a single picture ({type(error).__name__}: {reason})"
         ) from error
-    if isinstance(symbol, (list, tuple)):
-        symbol = mx.sym.Group(list(symbol))
     parameters = {p.name: p for p in block.collect_params().values()}
     shapes = _inferred(symbol, parameters, name)
     arrays = {}
@@ -476,6 +521,15 @@ def from_block(block: Any, how: Input) -> SymbolNetwork:
             " load_parameters() first"
         )
     return SymbolNetwork(symbol, arrays, name, how)
+
+
+def _flat(outputs: Any) -> List[Any]:
+    """Return the symbols in the output of a block, which may be a list of lists of them."""
+    if isinstance(outputs, (list, tuple)):
+        return [symbol for each in outputs for symbol in _flat(each)]
+    if not isinstance(outputs, mx.sym.Symbol):
+        raise TypeError(f"an output is of type {type(outputs).__name__}")
+    return [outputs]
 
 
 def _inferred(symbol: Any, parameters: Mapping[str, Any], name: str) -> Dict[str, Shape]:

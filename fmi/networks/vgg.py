@@ -178,6 +178,9 @@ class TruncatedVGG(Truncated):
         with mx.autograd.record():
             losses = loss(passes.codes)
         losses.backward()
+        needed = {term.layer for term in loss.terms}
+        for name in set(passes.wanted) - needed:  # which still have those of the last loss
+            passes.gradients[name][:] = 0
         return losses, passes.backward()
 
     def passes(self, shape: Tuple[int, ...]) -> Optional[Passes]:
