@@ -275,9 +275,8 @@ class _Graph:
             if node["op"] == "null":
                 node.get("attrs", {}).pop("__dtype__", None)  # all arrays are float32 here
             layout = (node.get("attrs") or {}).get("layout", "None")
-            if node["op"] != "null" and layout.endswith(
-                "C"
-            ):  # MXNet computes it on GPUs alone, and never ends on CPUs
+            # MXNet computes NHWC on GPUs alone, and never ends on CPUs.
+            if node["op"] != "null" and layout.endswith("C"):
                 raise InputError(
                     f"{node['name']} of {network} has the layout {layout}, but fmi supports only"
                     " networks whose channels come before rows and columns, as in NCHW"
