@@ -121,6 +121,18 @@ def test_bounds_and_confidence():
     assert wide.low < narrow.low < narrow.value < narrow.high < wide.high
 
 
+@pytest.mark.parametrize("values", [1 - np.eye(4), np.add.outer(range(5), range(5)) % 5 / 10])
+def test_what_differs_in_each_row_and_column_alike_is_not_certain(values):
+    """A latin square, which leaves the jackknife nothing: the percentiles of the draws remain."""
+    found = mean(values)
+    random, n = np.random.RandomState(0), len(values)
+    rows, columns = (random.multinomial(n, [1 / n] * n, size=1000) / n for _ in range(2))
+    draws = np.einsum("di,ik,dk->d", rows, values, columns)
+    wanted = values.mean(), *np.quantile(draws, [0.025, 0.975])
+    assert (found.value, found.low, found.high) == pytest.approx(wanted)
+    assert found.high - found.low > 0.1
+
+
 def test_a_share_of_all_or_none_is_not_certain():
     """The interval of Clopper and Pearson, from the beta distribution."""
     none, every = (share(mean(np.full(16, x), (0,), **FEW), 16) for x in (0.0, 1.0))
