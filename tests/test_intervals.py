@@ -43,7 +43,7 @@ def crossed(seed, filters=16, pictures=4, spread=(1.0, 1.0, 1.0), starts=1):
         ((0, -0.0003, 0.1), ".00 [.00, .10]"),
         ((1234567, 1.2e6, 1.3e6), "1.23e+06 [1.2e+06, 1.3e+06]"),
         ((1e-6, 5e-7, 2e-6), "1e-06 [5e-07, 2e-06]"),
-        ((math.nan,) * 3, "nan [nan, nan]"),
+        ((math.nan,) * 3, "-"),
     ],
 )
 def test_text(numbers, text):

@@ -105,7 +105,7 @@ class Row:
     chance
         The value without any effect, where it is known.
     number
-        Number of units (filters, crops, pairs) behind the value.
+        Number of units (filters, draws, pictures, classes, crops, pairs) behind the value.
     note
         What else must be known, such as the filters that cannot be driven.
     """
