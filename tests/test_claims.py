@@ -355,7 +355,11 @@ def test_every_claim_is_measured_and_written(measured):
         xml.etree.ElementTree.parse(folder / f"claim_{claim.number}.svg")
     with (folder / "claims.csv").open(newline="") as file:
         assert sum(1 for _ in csv.reader(file)) > sum(len(claim.rows) for claim in report.claims)
-    assert json.loads((folder / "claims.json").read_text())["facts"]["seed"] == 0
+    facts = json.loads((folder / "claims.json").read_text())["facts"]
+    assert facts["seed"] == 0 and facts["starts"] == 2
+    chosen = {"settings": "fast", "denoise": 0.05, "steps": "3", "control_starts": 1, "draws": 2}
+    assert {**facts["variables"], **chosen} == facts["variables"]
+    assert "CONTROL_STARTS=1 DENOISE=0.05 DRAWS=2" in (folder / "claims.txt").read_text()
     for claim in report.claims:
         for name in ("claims.txt", "claims.md"):
             assert claim.title in (folder / name).read_text()
