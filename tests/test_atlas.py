@@ -16,9 +16,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from fmi import cli, request
+from fmi import cli, invert, request
 from fmi.atlas import contents, curves, measures, site, tiles
 from fmi.atlas.addresses import slug
+from fmi.evidence import crops
+from fmi.networks import catalogue
 from fmi.runs import experiment, figures, store
 from fmi.runs.sweep import Sweep, panels, read
 
@@ -458,6 +460,16 @@ def test_damaged_results_are_shown_as_missing(sweep, photos, tmp_path):
     assert "22 of 24" in (tmp_path / "out/index.html").read_text()
 
 
+def test_a_filter_without_activation_has_a_target_as_all_others_have():
+    """Eq. 2 gives it the sum of all feature maps; only a layer of zeros leaves none."""
+    network = catalogue.load(weights="embedded")
+    grey = np.full((32, 32, 3), 90, np.uint8)
+    still = np.flatnonzero(crops.responses(network, [grey], ["relu3_1"])["relu3_1"][0] == 0)
+    settings = {"steps": 1, "long_edge": 32, "network": network}
+    (found,) = invert.feature_map(grey, "relu3_1", still[:1].tolist(), **settings)
+    assert measures.state(found.explained) in (measures.State.DRIVEN, measures.State.WEAK)
+
+
 def test_silent_filters_are_shown_as_such(tmp_path):
     made = dummies([("one", 2)])
     find = made.find
@@ -471,5 +483,6 @@ def test_silent_filters_are_shown_as_such(tmp_path):
     object.__setattr__(made, "find", silent)
     site.write(made, tmp_path / "out")
     assert "silent" in (tmp_path / "out/one/index.html").read_text()
-    assert "<strong>Silent:</strong>" in (tmp_path / "out/one/1.html").read_text()
+    page = " ".join((tmp_path / "out/one/1.html").read_text().split())
+    assert "<strong>Silent:</strong> this picture excites no filter of the layer" in page
     assert "<strong>Silent:</strong>" not in (tmp_path / "out/one/0.html").read_text()

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from conftest import smooth_picture
 from PIL import Image
-from scipy.stats import spearmanr
+from scipy.stats import beta, spearmanr
 
 from experiments.claims import (
     __main__,
@@ -19,17 +19,20 @@ from experiments.claims import (
     controls,
     design,
     drives,
+    fading,
+    intricacy,
     oneness,
     panels,
     paths,
     prediction,
+    sameness,
     specificity,
     study,
     style,
     table,
 )
 from experiments.claims.drives import Drive
-from experiments.claims.question import exceeds, geometric, of_layers
+from experiments.claims.question import MISSING, Rows, exceeds, geometric, of_layers
 from experiments.claims.study import Study
 from experiments.claims.table import Row, Verdict
 from fmi.errors import InputError
@@ -70,6 +73,8 @@ def test_filters_are_drawn_with_the_seed_and_are_not_the_first_ones():
         (["STARTS=-1"], "-1"),
         (["TEXTURE=dir"], "TEXTURES"),
         (["LAYERS=relu9_9"], "relu9_9"),
+        (["LAYERS=relu1_2,conv2_2"], "conv2_2 is no activation"),
+        (["LAYERS=relu1_2:3"], "N of them"),
         (["PHOTOS=/nowhere", "CLAIMS=5"], "/nowhere"),
         (["TEXTURES=/nowhere", "CLAIMS=6"], "/nowhere"),
     ],
@@ -228,7 +233,26 @@ def test_procedural_textures_have_classes_and_are_not_those_of_the_training():
     ],
 )
 def test_verdicts(holds, also, wanted):
-    assert of_layers(holds, also) is wanted
+    known = [Estimate(1, 0, 2), MISSING]
+    assert of_layers(holds, [known], also) is wanted
+    assert of_layers(holds, [known, [MISSING, MISSING]], also) is Verdict.UNMEASURED
+
+
+@pytest.mark.parametrize("number", [n for n in __main__.QUESTIONS if n != "6"])
+def test_what_could_not_be_measured_does_not_fail(number):
+    """Claim 6 has three parts, of which one may be missing; it does not depend on N and K."""
+    question, layers = __main__.QUESTIONS[number], ["relu1_2", "relu2_2"]
+    names = {
+        "2": [sameness.AUC, sameness.AGAIN, *(f"{sameness.VARIANCE} {p}" for p in sameness.PARTS)],
+        "9": [paths.quantity(layers[-1])],
+    }
+    rows = [
+        Row(number, quantity, layer, "filters", MISSING)
+        for quantity in names.get(number, ["quantity"])
+        for layer in layers
+    ]
+    verdict, finding = question.answer(rows, layers)
+    assert verdict is Verdict.UNMEASURED and "nan" not in finding
 
 
 def test_an_interval_exceeds_a_limit_only_as_a_whole():
@@ -263,7 +287,40 @@ def test_the_answer_follows_the_numbers():
     assert verdict(1.5, 0.4) is Verdict.FAILS
 
 
+def test_shares_have_exact_intervals_where_all_are_equal():
+    """Those of Clopper and Pearson, from the beta distribution, and of what is known alone."""
+    rows = Rows("5")
+    none = np.zeros((16, 1))
+    none[:6] = np.nan
+    for name, array in {"none": none, "all": np.ones((4, 3)), "one picture": none.T}.items():
+        rows.mean(name, table.ALL, "filters", array, binary=True)
+    found = {row.quantity: row for row in rows.found}
+    wanted = beta.ppf([0.025, 0.975], [4, 1], [1, 10])  # of 4 rows, and of 10 that are known
+    assert found["all"].estimate == Estimate(1, pytest.approx(wanted[0]), 1)
+    assert found["none"].estimate == Estimate(0, 0, pytest.approx(wanted[1]))
+    assert found["one picture"].estimate == found["none"].estimate
+    assert [row.number for row in rows.found] == [10, 4, 10]
+
+
 # --- the whole way ---
+
+
+def test_layers_come_in_the_order_of_computation_each_once(small):
+    """Else a trend over depth would be one over the words of the command."""
+    words = [word for word in small if not word.startswith("LAYERS")]
+    found = Study(design.read([*words, "LAYERS=relu2_2,relu1_2,relu2_2"]))
+    assert found.layers == ["relu1_2", "relu2_2"]
+
+
+@pytest.mark.parametrize("words, known", [("N=2 K=1", True), ("N=1 K=2", False)])
+def test_one_picture_or_one_filter_is_measured_as_far_as_it_goes(small, tmp_path, words, known):
+    settings = [*small, *words.split(), "STARTS=1", "CLAIMS=1", "LAYERS=relu1_2"]
+    kept = {word.partition("=")[0]: word for word in [*settings, f"STORE={tmp_path / 'store'}"]}
+    assert __main__.main(list(kept.values())) == 0
+    (claim,) = table.read(tmp_path / "claims" / "claims.json").claims
+    first = next(row for row in claim.rows if row.quantity == specificity.FIRST)
+    assert np.isfinite(first.estimate.value) == known
+    assert (claim.verdict is Verdict.UNMEASURED) != known
 
 
 @pytest.fixture(scope="module")
@@ -298,10 +355,35 @@ def test_every_claim_is_measured_and_written(measured):
         xml.etree.ElementTree.parse(folder / f"claim_{claim.number}.svg")
     with (folder / "claims.csv").open(newline="") as file:
         assert sum(1 for _ in csv.reader(file)) > sum(len(claim.rows) for claim in report.claims)
-    assert json.loads((folder / "claims.json").read_text())["facts"]["seed"] == 0
+    facts = json.loads((folder / "claims.json").read_text())["facts"]
+    assert facts["seed"] == 0 and facts["starts"] == 2
+    chosen = {"settings": "fast", "denoise": 0.05, "steps": "3", "control_starts": 1, "draws": 2}
+    assert {**facts["variables"], **chosen} == facts["variables"]
+    assert "CONTROL_STARTS=1 DENOISE=0.05 DRAWS=2" in (folder / "claims.txt").read_text()
     for claim in report.claims:
         for name in ("claims.txt", "claims.md"):
             assert claim.title in (folder / name).read_text()
+
+
+def test_intervals_have_no_impossible_ends(measured):
+    """Few filters and pictures give wide intervals, which leave the range of a number."""
+    report, seen = table.read(measured[0] / "claims.json"), set()
+    ranges = {
+        specificity.SHARE: (0, 1),
+        specificity.EXPLAINED: (-np.inf, 1),
+        oneness.NUMBER: (1, 5),
+        fading.SSIM: (-1, 1),
+        "rank correlation with the top": (-1, 1),
+        **dict.fromkeys(intricacy.QUANTITIES, (0, np.inf)),
+    }
+    for row in (row for claim in report.claims for row in claim.rows):
+        for name, (least, most) in ranges.items():
+            if row.quantity.startswith(name) and np.isfinite(row.estimate.value):
+                seen.add(name)
+                assert least <= row.estimate.low <= row.estimate.high <= most, row
+        if row.quantity == oneness.ONE and np.isfinite(row.estimate.value):
+            assert row.estimate.low < row.estimate.high, row
+    assert seen == set(ranges)
 
 
 def test_nothing_is_computed_twice(measured, caplog, monkeypatch):

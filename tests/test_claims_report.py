@@ -46,6 +46,7 @@ def facts(network="embedded", layers=LAYERS):
         pictures=(Source("coffee", "cd" * 32), Source("astronaut", "ef" * 32)),
         starts=2,
         seed=7,
+        variables={"settings": "fast", "denoise": 0.05, "styles": ["retina", "hubble"]},
         versions={"numpy": "1.26.4", "mxnet": "1.9.1"},
         cpu="a CPU",
     )

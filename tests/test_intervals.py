@@ -43,7 +43,7 @@ def crossed(seed, filters=16, pictures=4, spread=(1.0, 1.0, 1.0), starts=1):
         ((0, -0.0003, 0.1), ".00 [.00, .10]"),
         ((1234567, 1.2e6, 1.3e6), "1.23e+06 [1.2e+06, 1.3e+06]"),
         ((1e-6, 5e-7, 2e-6), "1e-06 [5e-07, 2e-06]"),
-        ((math.nan,) * 3, "nan [nan, nan]"),
+        ((math.nan,) * 3, "-"),
     ],
 )
 def test_text(numbers, text):
@@ -119,6 +119,18 @@ def test_bounds_and_confidence():
         for c in (0.99, 0.5)
     )
     assert wide.low < narrow.low < narrow.value < narrow.high < wide.high
+
+
+@pytest.mark.parametrize("values", [1 - np.eye(4), np.add.outer(range(5), range(5)) % 5 / 10])
+def test_what_differs_in_each_row_and_column_alike_is_not_certain(values):
+    """A latin square, which leaves the jackknife nothing: the percentiles of the draws remain."""
+    found = mean(values)
+    random, n = np.random.RandomState(0), len(values)
+    rows, columns = (random.multinomial(n, [1 / n] * n, size=1000) / n for _ in range(2))
+    draws = np.einsum("di,ik,dk->d", rows, values, columns)
+    wanted = values.mean(), *np.quantile(draws, [0.025, 0.975])
+    assert (found.value, found.low, found.high) == pytest.approx(wanted)
+    assert found.high - found.low > 0.1
 
 
 def test_a_share_of_all_or_none_is_not_certain():

@@ -116,7 +116,15 @@ def measure(study: Study) -> Report:
 
 def facts(study: Study) -> Facts:
     """Return what was measured over."""
-    described = study.network.describe()
+    described, own = study.network.describe(), study.design
+    variables = {
+        "settings": study.run.preset,
+        **{name: value for name, value in own.overrides.items() if name != "long_edge"},
+        "control_starts": min(own.starts, own.control_starts),
+        "draws": own.draws,
+        "styles": list(own.styles),
+        **{name: getattr(own, name) for name in ("photos", "textures") if getattr(own, name)},
+    }
     return Facts(
         network=Source(study.network.name, str(described["sha256"])),
         precision=study.run.precision.name,
@@ -125,6 +133,7 @@ def facts(study: Study) -> Facts:
         pictures=tuple(Source(one.name, one.sha256) for one in study.pictures),
         starts=study.design.starts,
         seed=study.design.seed,
+        variables=variables,
         versions=versions(),
         cpu=cpu_name(),
     )

@@ -122,7 +122,7 @@ def answer(rows: Sequence[Row], layers: Sequence[str]) -> Answer:
         f" {small[-1]}; in a texture with the same Gram matrices, {resynthesis[0]} and"
         f" {resynthesis[-1]}"
     )
-    return of_layers(holds), finding
+    return of_layers(holds, [decisive]), finding
 
 
 QUESTION = Question(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import Dict, List, Sequence
 
 import numpy as np
 
-from experiments.claims.question import Answer, Question, Rows, exceeds, values
+from experiments.claims.question import Answer, Question, Rows, exceeds, missing, values
 from experiments.claims.study import Study
 from experiments.claims.table import ALL, Row, Verdict
 from experiments.outcome import finished
@@ -19,6 +20,7 @@ __all__ = ["QUESTION", "answer", "measure"]
 
 SSIM = "structural similarity to the content picture"
 DISTANCE = "distance of the code from the content picture's, in lengths of the latter"
+BOUNDS = {SSIM: (-1, 1), DISTANCE: (0, math.inf)}
 RANDOM = "random energies (Eq. 3-4)"
 CODE = "code itself (Eq. 1)"
 OTHER = "another content picture"
@@ -76,7 +78,7 @@ def measure(study: Study) -> List[Row]:
             }
             for quantity, numbers in measured.items():
                 label = quantity if quantity == SSIM else f"{quantity}, at {deepest}"
-                rows.mean(label, layer, subject, numbers)
+                rows.mean(label, layer, subject, numbers, bounds=BOUNDS[quantity])
                 if subject == RANDOM:
                     found[quantity].append(numbers)
             if subject == RANDOM:
@@ -84,7 +86,8 @@ def measure(study: Study) -> List[Row]:
                     [kept(p, c).ssim for k, c in enumerate(study.content) if k != n % made.shape[1]]
                     for n, p in enumerate(shown)
                 ]
-                rows.mean(SSIM, layer, OTHER, np.reshape(np.mean(others, axis=1), made.shape))
+                array = np.reshape(np.mean(others, axis=1), made.shape)
+                rows.mean(SSIM, layer, OTHER, array, bounds=BOUNDS[SSIM])
     for quantity, by_layer in found.items():
         rows.add(
             TREND[quantity],
@@ -110,6 +113,8 @@ def answer(rows: Sequence[Row], layers: Sequence[str]) -> Answer:
         f"similarity falls from {similar[0]} at {order[0]} to {similar[-1]} at {order[-1]}"
         f" (trend {trend}); it exceeds that to another picture at {sum(seen)} of {len(seen)} layers"
     )
+    if missing([trend]):
+        return Verdict.UNMEASURED, finding
     if not fades:
         return Verdict.FAILS, finding
     return (Verdict.HOLDS if seen[0] else Verdict.IN_PART), finding

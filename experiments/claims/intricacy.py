@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Callable, Dict, List, Sequence
 
 import numpy as np
 
 from experiments.claims import panels
-from experiments.claims.question import Answer, Question, Rows, exceeds, values
+from experiments.claims.question import Answer, Question, Rows, exceeds, missing, values
 from experiments.claims.study import Study
 from experiments.claims.table import ALL, FILTERS, NATURAL, Row, Verdict
 from fmi.evidence import appearance, effects
@@ -48,7 +49,7 @@ def measure(study: Study) -> List[Row]:
             for quantity, number in QUANTITIES.items():
                 each = np.array([number(picture) for picture in shown])
                 array = each.reshape(made.inversions.shape)
-                rows.mean(quantity, layer, kind, array)
+                rows.mean(quantity, layer, kind, array, bounds=(0, math.inf))
                 found[quantity][kind].append(array.mean(axis=2))
     for quantity, number in QUANTITIES.items():
         for kind, by_layer in found[quantity].items():
@@ -62,7 +63,7 @@ def measure(study: Study) -> List[Row]:
                 number=sum(len(array) for array in by_layer),
             )
         natural = np.array([[number(picture) for picture in study.content]])
-        rows.mean(quantity, ALL, NATURAL, natural)
+        rows.mean(quantity, ALL, NATURAL, natural, bounds=(0, math.inf))
     return rows.found
 
 
@@ -82,6 +83,8 @@ def answer(rows: Sequence[Row], layers: Sequence[str]) -> Answer:
     )
     untrained = ", ".join(str(one) for one in of(list(COLOURS), panels.UNTRAINED))
     finding = f"trends over depth: {named}; colours with untrained weights: {untrained}"
+    if missing([*colours, *structures]):
+        return Verdict.UNMEASURED, finding
     if more_colours and more_structure:
         return Verdict.HOLDS, finding
     either = any(exceeds(one, 0) for one in [*colours, *structures])

@@ -20,6 +20,7 @@ NUMBER = "clusters of a filter's top natural crops"
 PAIR = "top crops of two filters"
 RANDOM = "any natural crops"
 KINDS = (panels.FILTERS, panels.UNTRAINED, panels.DIRECTIONS)
+LARGEST = 5  # number of clusters
 COMPONENTS = 5  # of the codes, few beside the number of crops
 
 
@@ -39,7 +40,7 @@ def _number(points: np.ndarray, seed: int) -> float:
     """Return the number of clusters; NaN for too few points."""
     if len(points) < TOP // 2:
         return np.nan
-    return float(clusters.gap(points, seed=seed).number)
+    return float(clusters.gap(points, LARGEST, seed=seed).number)
 
 
 def measure(study: Study) -> List[Row]:
@@ -62,8 +63,8 @@ def measure(study: Study) -> List[Row]:
         for subject, numbers in found.items():
             array = np.array(numbers)[:, None]
             alone = np.where(np.isnan(array), np.nan, array == 1)
-            rows.mean(ONE, layer, subject, alone, bounds=(0, 1))
-            rows.mean(NUMBER, layer, subject, array)
+            rows.mean(ONE, layer, subject, alone, binary=True)
+            rows.mean(NUMBER, layer, subject, array, bounds=(1, LARGEST))
     return rows.found
 
 
@@ -76,7 +77,7 @@ def answer(rows: Sequence[Row], layers: Sequence[str]) -> Answer:
         f"the top crops of {one[0]} of the filters form one cluster at {layers[0]} and of"
         f" {one[-1]} at {layers[-1]}; those of two filters together do in {pair[0]} and {pair[-1]}"
     )
-    return of_layers(holds, also), finding
+    return of_layers(holds, [one], also), finding
 
 
 QUESTION = Question(

@@ -42,11 +42,12 @@ class.
 ## How to read it
 
 A number such as `.43 [.38, .49]` is a value with its 95 % interval, from a bootstrap over filters
-and pictures both. `chance` is what would come out without any effect, `n` is the number of filters,
-crops or pairs behind a value, and `-` stands for what could not be measured. Each sentence "holds",
-"holds in part" or "does not hold"; what would change our mind about it was written down before
-these runs, after trials with a few filters of the embedded network. The real VGG-19 measured here
-has exact blocks 1 to 3; blocks 4 and 5 come from an 8-bit copy ([its figures](paper.md)).
+and pictures both. `chance` is what would come out without any effect, `n` is the number of filters
+(or draws, pictures, classes, crops or pairs, where these are what is counted) behind a value, and
+`-` stands for what could not be measured. Each sentence "holds", "holds in part" or "does not
+hold"; what would change our mind about it was written down before these runs, after trials with a
+few filters of the embedded network. The real VGG-19 measured here has exact blocks 1 to 3; blocks 4
+and 5 come from an 8-bit copy ([its figures](paper.md)).
 
 A number alone proves little, since much comes about without what the paper claims. So the line
 `filters` stands above its controls:
@@ -61,9 +62,9 @@ A number alone proves little, since much comes about without what the paper clai
   place of an inversion.
 - `natural picture`: a photograph in place of a panel.
 
-Panels are measured without denoising where they are given to the network again (claims 1 and 9),
-and as they are shown, slightly denoised, everywhere else. In the plots the bars are the intervals,
-and the dashed grey line is chance.
+Panels are measured without denoising in claims 1 and 9, where they are given to the network again,
+and so are the syntheses of claims 4 and 6; all else is measured as it is shown, slightly denoised.
+In the plots the bars are the intervals, and the dashed grey line is chance.
 """
 COLOURS = 96  # of a plot: those of its lines, and between them and the white
 STRANGE = re.compile(r"[^A-Za-z0-9.-]+")  # characters that are not for the name of a file

@@ -96,13 +96,13 @@ def measure(study: Study) -> List[Row]:
             for place in passed:
                 each = answers[place].reshape(len(made.filters), -1, answers[place].shape[1])
                 found = _with_top(each, crops[place], own).reshape(made.inversions.shape)
-                rows.mean(quantity(layer), place, kind, found, chance=0)
+                rows.mean(quantity(layer), place, kind, found, chance=0, bounds=(-1, 1))
         for place in passed:
             crops = natural[panels.FILTERS]
             among = _among_top(crops[place], drive)[:, None]
-            rows.mean(quantity(layer), place, CEILING, among, chance=0)
+            rows.mean(quantity(layer), place, CEILING, among, chance=0, bounds=(-1, 1))
             others = _with_any(crops[place], drive, study.design.seed)[:, None]
-            rows.mean(quantity(layer), place, FLOOR, others, chance=0)
+            rows.mean(quantity(layer), place, FLOOR, others, chance=0, bounds=(-1, 1))
     return rows.found
 
 
@@ -123,7 +123,7 @@ def answer(rows: Sequence[Row], layers: Sequence[str]) -> Answer:
         f" and {ceiling[-1]}, with any crop by {floor[0]} and {floor[-1]}; panels are nearer to the"
         f" former at {sum(holds)} of {len(holds)} layers passed"
     )
-    return of_layers(holds), finding
+    return of_layers(holds, [found, ceiling, floor]), finding
 
 
 QUESTION = Question(

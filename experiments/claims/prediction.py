@@ -121,7 +121,7 @@ def answer(rows: Sequence[Row], layers: Sequence[str]) -> Answer:
         f" {layers[-1]}; by another filter's {wrong[0]} and {wrong[-1]}, by its other top crops"
         f" {crops[0]} and {crops[-1]}, with untrained weights {untrained[0]} and {untrained[-1]}"
     )
-    return of_layers(holds), finding
+    return of_layers(holds, [own, wrong]), finding
 
 
 QUESTION = Question(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from dataclasses import dataclass
 from typing import Any, Callable, Iterable, List, Optional, Sequence, Tuple
@@ -22,6 +21,7 @@ __all__ = [
     "exceeds",
     "geometric",
     "listed",
+    "missing",
     "of_layers",
     "values",
 ]
@@ -93,24 +93,24 @@ class Rows:
         *,
         chance: Optional[float] = None,
         bounds: Tuple[float, float] = (-math.inf, math.inf),
+        binary: bool = False,
         note: str = "",
     ) -> None:
         """Add the mean of an array (N, K, ...) over filters and pictures.
 
-        Activation maximisation has no pictures (K = 1); the interval is then over filters.
+        The interval is over the axis that has more than one unit if the other has only one, such as
+        over pictures where there is no filter. `bounds` are those of the quantity. `binary` values
+        are 0, 1 or NaN, whose mean is a share.
         """
         axes = [axis for axis in (0, 1) if array.shape[axis] > 1]
-        self.add(
-            quantity,
-            layer,
-            subject,
-            functools.partial(intervals.mean, bounds=bounds),
-            array,
-            axes,
-            chance=chance,
-            number=len(array),
-            note=note,
-        )
+        known = ~np.isnan(np.moveaxis(array, axes[:1], [0][: len(axes)]))
+        number = int(known.any(axis=tuple(range(1, array.ndim))).sum())
+
+        def estimate() -> Estimate:
+            found = intervals.mean(array, axes, bounds=(0, 1) if binary else bounds)
+            return intervals.share(found, number) if binary else found
+
+        self.add(quantity, layer, subject, estimate, chance=chance, number=number, note=note)
 
 
 def values(
@@ -126,16 +126,27 @@ def exceeds(estimate: Estimate, limit: float) -> bool:
     return bool(estimate.low > limit)
 
 
-def of_layers(holds: Sequence[bool], also: Sequence[bool] = ()) -> Verdict:
+def missing(estimates: Iterable[Estimate]) -> bool:
+    """Return whether nothing of some quantity could be measured."""
+    return all(math.isnan(estimate.value) for estimate in estimates)
+
+
+def of_layers(
+    holds: Sequence[bool], decisive: Sequence[Sequence[Estimate]], also: Sequence[bool] = ()
+) -> Verdict:
     """Return the verdict for what holds at each layer.
 
     Parameters
     ----------
     holds
         Whether the sentence holds at each layer.
+    decisive
+        The quantities at each layer that this follows from. If one is nowhere known, nothing does.
     also
         Whether it holds against a control too; without that, it holds in part at most.
     """
+    if any(missing(estimates) for estimates in decisive):
+        return Verdict.UNMEASURED
     if not any(holds):
         return Verdict.FAILS
     return Verdict.HOLDS if all(holds) and all(also) else Verdict.IN_PART

@@ -117,7 +117,7 @@ def answer(rows: Sequence[Row], layers: Sequence[str]) -> Answer:
         f"at {layers[0]} and {layers[-1]}: {told}; of the variance, {share[0]} and {share[-1]} are"
         f" due to the filter, {picture[0]} and {picture[-1]} to the picture"
     )
-    return of_layers(holds, also), finding
+    return of_layers(holds, [auc], also), finding
 
 
 QUESTION = Question(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import math
 from typing import List, Sequence
 
 import numpy as np
@@ -74,28 +76,32 @@ def measure(study: Study) -> List[Row]:
                 note = ""
                 if kind == FILTERS:
                     note = undriven(filters, share.mean(axis=(1, 2)), natural.mean(axis=1))
-                rows.mean(SHARE, layer, kind, share, chance=1 / channels, note=note)
+                rows.mean(SHARE, layer, kind, share, chance=1 / channels, bounds=(0, 1), note=note)
                 if kind != panels.UNTRAINED:
                     rows.mean(GAIN, layer, kind, geometric(share, natural[..., None]), chance=0)
             if kind != panels.MAXIMISED:
-                rows.mean(EXPLAINED, layer, kind, made.numbers("explained"), chance=0)
+                explained = made.numbers("explained")
+                rows.mean(EXPLAINED, layer, kind, explained, chance=0, bounds=(-math.inf, 1))
             answers, own = means, filters
             if kind == panels.DIRECTIONS:  # the answers of directions, compared with each other
                 answers, own = means @ rows_of(study, kind, layer).T, np.arange(len(filters))
             _add_ranks(rows, layer, kind, answers, own)
-        rows.mean(SHARE, layer, NATURAL, natural, chance=1 / channels)
+        rows.mean(SHARE, layer, NATURAL, natural, chance=1 / channels, bounds=(0, 1))
     return rows.found
 
 
 def _add_ranks(rows: Rows, layer: str, kind: str, answers: np.ndarray, own: np.ndarray) -> None:
     """Add the rows about the order of excitations (N, K, S, C)."""
-    found = retrieval.ranks(answers, own.tolist())
-    for quantity, value, chance in (
-        (FIRST, found.filters, 1 / len(own)),
-        (OWN, found.panels, 1 / answers.shape[-1]),
-        (RANK, found.rank, 0.5),
+    ranks = functools.lru_cache(maxsize=1)(lambda: retrieval.ranks(answers, own.tolist()))
+    for quantity, name, chance in (
+        (FIRST, "filters", 1 / len(own)),
+        (OWN, "panels", 1 / answers.shape[-1]),
+        (RANK, "rank", 0.5),
     ):
-        rows.found.append(Row(rows.claim, quantity, layer, kind, value, chance, len(own)))
+        number = len(own)
+        rows.add(
+            quantity, layer, kind, lambda n: getattr(ranks(), n), name, chance=chance, number=number
+        )
 
 
 def answer(rows: Sequence[Row], layers: Sequence[str]) -> Answer:
@@ -108,7 +114,7 @@ def answer(rows: Sequence[Row], layers: Sequence[str]) -> Answer:
         f" {share[-1]} at {layers[-1]}; {first[0]} and {first[-1]} of the filters are excited most"
         f" by their own panel (untrained weights: {untrained[0]} and {untrained[-1]})"
     )
-    return of_layers(holds), finding
+    return of_layers(holds, [gain, first]), finding
 
 
 QUESTION = Question(

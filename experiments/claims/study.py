@@ -63,8 +63,31 @@ class Study:
         if len(named) < design.k:
             raise InputError(f"K={design.k} exceeds the number of pictures, {len(named)}")
         self.pictures: List[Picture] = [one.picture for one in named[: design.k]]
-        self.layers = [name for name, _ in self.run.layers(design.layers)]
+        self.layers = self._named(design.layers)
         self._panels: Dict[str, Panels] = {}
+
+    def _named(self, texts: Sequence[str]) -> List[str]:
+        """Return the names of layers, each once, in the order of computation.
+
+        Raises
+        ------
+        InputError
+            If one is no activation, or if filters are given.
+        """
+        chosen = self.run.layers(texts)
+        ways = [one.name for one in self.network.layers if one.kind == "activation"]
+        for name, filters in chosen:
+            if name not in ways:
+                raise InputError(
+                    f"LAYERS: {name} is no activation, and the claims are about the energies of"
+                    f" activations, such as {ways[-1]}"
+                )
+            if filters:
+                raise InputError(
+                    f"LAYERS: the filters of {name} are drawn with the seed, N of them;"
+                    " name the layer alone"
+                )
+        return [name for name in ways if name in dict(chosen)]
 
     @property
     def folder(self) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Dict, List, Sequence, Tuple
@@ -15,7 +16,7 @@ from experiments.embedded import textures as procedural
 from experiments.outcome import finished
 from fmi import invert, pictures
 from fmi.errors import InputError
-from fmi.evidence import crops, effects, intervals, retrieval
+from fmi.evidence import crops, effects, retrieval
 from fmi.evidence.textures import (
     Colours,
     Descriptor,
@@ -184,7 +185,7 @@ def _retrieve(rows: Rows, study: Study, each: Labelled) -> None:
             for one in range(classes.max() + 1)
         ]
         quantity = f"{DIFFERENCE}, {each.name}"
-        rows.add(quantity, ALL, name, intervals.mean, np.array(by_class), (0,), chance=0)
+        rows.mean(quantity, ALL, name, np.array(by_class), chance=0, bounds=(-1, 1))
 
 
 def _synthesise(rows: Rows, study: Study) -> None:
@@ -214,7 +215,7 @@ def _synthesise(rows: Rows, study: Study) -> None:
         for subject, found in shown.items():
             near = np.diag(descriptor.distances(descriptor.of(found), own))[:, None]
             quantity = f"{SYNTHESIS}, by {descriptor.name}"
-            rows.mean(quantity, ALL, subject, near / far, chance=1)
+            rows.mean(quantity, ALL, subject, near / far, chance=1, bounds=(0, math.inf))
 
 
 def _name_styles(rows: Rows, study: Study) -> None:
@@ -250,7 +251,7 @@ def _name_styles(rows: Rows, study: Study) -> None:
                 name,
                 right,
                 chance=1 / len(styles),
-                bounds=(0, 1),
+                binary=True,
             )
 
 

@@ -105,7 +105,7 @@ class Row:
     chance
         The value without any effect, where it is known.
     number
-        Number of units (filters, crops, pairs) behind the value.
+        Number of units (filters, draws, pictures, classes, crops, pairs) behind the value.
     note
         What else must be known, such as the filters that cannot be driven.
     """
@@ -228,9 +228,12 @@ class Facts:
     pictures
         The content pictures.
     starts
-        Number of starts of each inversion.
+        Number of starts of each inversion of a filter.
     seed
         The seed of all draws.
+    variables
+        What else was chosen, by the names that ``make claims`` has for it in small letters: the
+        preset, single settings, the starts of controls, draws, styles and folders.
     versions
         The version of each package that shapes the numbers, by its name.
     cpu
@@ -244,6 +247,7 @@ class Facts:
     pictures: Tuple[Source, ...]
     starts: int
     seed: int
+    variables: Dict[str, Any]
     versions: Dict[str, str]
     cpu: str
 
@@ -459,11 +463,19 @@ def _facts(facts: Facts) -> List[Tuple[str, str]]:
         f"{one.layer} {', '.join(str(number) for number in one.filters)}" for one in facts.filters
     )
     sources = ", ".join(f"{one.name} ({one.digest[:12]})" for one in facts.pictures)
+    chosen = " ".join(
+        f"{name.upper()}={','.join(map(str, value)) if isinstance(value, list) else value}"
+        for name, value in sorted(facts.variables.items())
+    )
     return [
         ("network", f"{facts.network.name} ({facts.network.digest[:12]}), {facts.precision}"),
-        ("pictures", f"{sources}; long edge {facts.long_edge}, {facts.starts} starts each"),
+        (
+            "pictures",
+            f"{sources}; long edge {facts.long_edge}, {facts.starts} starts of each filter",
+        ),
         ("filters", drawn or MISSING),
         ("seed", str(facts.seed)),
+        ("variables", chosen or MISSING),
         ("computed with", f"{versions}; {facts.cpu}"),
     ]
 

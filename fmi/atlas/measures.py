@@ -40,7 +40,7 @@ class State:
     WEAK
         It is not: the descent could not drive the filter.
     SILENT
-        The feature map of the content picture is zero, so that there is no target.
+        The code of the content picture is zero, so that there is no target.
     MISSING
         There is no intact result in the store.
     """

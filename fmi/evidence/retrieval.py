@@ -344,14 +344,13 @@ def ranks(
     own
         The filter of each panel, N different indices from 0 to C - 1.
     resamples, seed
-        As for :func:`fmi.evidence.intervals.bootstrap`, over filters, and over pictures if they
-        are there.
+        As for :func:`fmi.evidence.intervals.bootstrap`, over filters, and over pictures if there
+        are several.
 
     Raises
     ------
     InputError
-        If the shapes do not fit, a panel is missing in part, or fewer than two filters or pictures
-        are there.
+        If the shapes do not fit, a panel is missing in part, or fewer than two filters are there.
     """
     array = numbers("excitation", excitation, [2, 3, 4])
     n, c = array.shape[0], array.shape[-1]
@@ -381,7 +380,7 @@ def ranks(
     answer = by_panels[np.arange(n), np.arange(n)][:, None]
     stronger = (by_panels > answer).any(axis=1)
     equal = (by_panels == answer).sum(axis=1)
-    axes = (0,) if array.ndim == 2 else (0, 1)
+    axes = (0,) if array.ndim == 2 or array.shape[1] == 1 else (0, 1)
     units = int((~gone).reshape(n, -1).any(axis=1).sum())
 
     def estimate(scores: np.ndarray) -> Estimate:
