@@ -1,6 +1,7 @@
 """The commands for one's own pictures: what they write, and what they refuse."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -449,7 +450,8 @@ def test_a_sheet_of_filters(photo, small_weights, tmp_path, capsys, monkeypatch)
     for panel, title, one in zip(flat, titles, wanted):
         np.testing.assert_array_equal(panel, np.asarray(one.image))
         assert title.startswith(f"relu2_1:{one.record['filter']} ")
-        assert f"{one.energy_share:.0%}" in title
+        told = re.fullmatch(r"\S+  \((\S+) % of the energy\)", title)
+        assert float(told.group(1)) == pytest.approx(100 * one.energy_share, rel=0.005)
     assert block.caption == "photo, small, preset fast"
     with Image.open(out) as drawn:
         drawn.load()

@@ -44,5 +44,5 @@ def contact(
 def _title(one: Inversion, shares: bool) -> str:
     title = one.title
     if shares and one.energy_share is not None:
-        title += f"  ({one.energy_share:.0%} of the energy)"
+        title += f"  ({100 * one.energy_share:.3g} % of the energy)"
     return title
