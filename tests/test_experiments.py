@@ -111,6 +111,10 @@ def test_fig3(tmp_path, small_weights, picture_folder):
         ("PRECISION=bfloat16 SEED=3", ""),
         ("SETTINGS=paper", "preset paper"),
         ("STEPS=9 POOL=max", "preset code, steps=9, pool=max"),
+        ("CHAIN=1", ""),
+        ("CHAIN=0", "preset code, chain=0"),
+        ("CHAIN=0 SETTINGS=paper", "preset paper"),
+        ("CHAIN=yes SETTINGS=paper", "preset paper, chain=1"),
         ("WEIGHTS=embedded", "drawn with fmi's embedded network, not VGG-19, preset code"),
     ],
 )
