@@ -140,6 +140,60 @@ def test_the_photograph_is_not_replaced(photo, painting, small_weights, capsys):
     assert photo.read_bytes() == before
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("random", "--init", "given.png", "-o", "given.png"),
+        ("random", "--mask", "given.png", "-o", "given.png"),
+        ("random", "--init", "given.gif", "--gif", "-o", "given.png"),
+        ("random", "--mask", "photo_relu1_1_draw0.png"),
+        ("sheet", "--mask", "given.png", "--filters", "0", "-o", "given.png"),
+        ("sheet", "-o", "photo.png", "--filters", "0"),
+    ],
+)
+def test_no_picture_that_is_given_is_replaced(words, photo, small_weights, monkeypatch, capsys):
+    monkeypatch.chdir(photo.parent)
+    for name in ("given.png", "given.gif", "photo_relu1_1_draw0.png"):
+        Image.fromarray(smooth_picture(60, 80, seed=3)).save(name)
+    before = {path: path.read_bytes() for path in photo.parent.iterdir()}
+    command, *rest = words
+    assert run(command, "photo.png", "--layer", "relu1_1", *rest, weights=small_weights) == 2
+    assert " would replace " in capsys.readouterr().err.splitlines()[-1]
+    assert {path: path.read_bytes() for path in photo.parent.iterdir()} == before
+
+
+def test_a_folder_may_have_the_name_of_a_file(photo, small_weights, tmp_path, capsys):
+    folder = tmp_path / "folder.png"
+    folder.mkdir()
+    words = ["--layer", "relu1_1", "--filters", "0", "-o", folder]
+    assert run("feature-map", photo, *words, weights=small_weights) == 0
+    (picture,) = folder.glob("*.png")
+    assert run("sheet", photo, *words, weights=small_weights) == 2  # before anything is computed
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        f"fmi: -o {folder} is a folder; name a .png file in it"
+    )
+    again = ["repeat", picture, "-o", folder, "--weights", small_weights, "--picture", photo]
+    assert cli.main([*map(str, again)]) == 0
+    assert capsys.readouterr().out == f"{folder / picture.stem}_repeated.png\n"
+
+
+def test_a_repetition_replaces_no_picture_that_is_given(photo, small_weights, tmp_path, capsys):
+    before = photo.read_bytes()
+    out = tmp_path / "out.png"
+    assert run("code", photo, "--layer", "relu1_1", "-o", out, weights=small_weights) == 0
+    words = ["repeat", out, "--weights", small_weights, "--picture", photo, "-o", photo]
+    assert cli.main([*map(str, words)]) == 2
+    assert f"would replace {photo}" in capsys.readouterr().err.splitlines()[-1]
+    assert photo.read_bytes() == before
+
+
+@pytest.mark.parametrize("command", ["feature-map", "maximise", "sheet"])
+def test_all_filters_beside_some_are_refused(command, photo, small_weights, capsys):
+    words = ["--layer", "relu1_1:0,1", "--filters", "all"]
+    assert run(command, photo, *words, weights=small_weights) == 2
+    assert "filters are given twice" in capsys.readouterr().err.splitlines()[-1]
+
+
 def test_a_telephone_photograph_with_12_megapixels(small_weights, tmp_path):
     path = tmp_path / "phone.jpg"
     exif = Image.Exif()
