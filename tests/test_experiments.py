@@ -205,6 +205,9 @@ def test_two_pictures_with_one_name_do_not_collide(tmp_path, small_weights, pict
     stems = list(results.rglob("*_filter0.png"))
     assert len(stems) == 3
     assert all(any(shows(panel, stem) for stem in stems) for panel in panels)
+    for block in blocks:  # the caption tells the folder
+        (stem,) = (stem for stem in stems if shows(block.panels[0][0], stem))
+        assert block.caption.split()[1].rstrip(",") == stem.parent.name
 
 
 def test_each_picture_is_read_once(tmp_path, small_weights, picture_folder, monkeypatch):

@@ -52,8 +52,9 @@ class Named:
 
     @property
     def title(self) -> str:
-        """The title on the sheet."""
-        return TITLES.get(self.picture.name, self.picture.name)
+        """The title on the sheet, which tells pictures of the same name apart."""
+        own = self.picture.name
+        return TITLES.get(own, own) if self.label == own[:LONGEST] else self.label
 
 
 class Run:
