@@ -402,7 +402,7 @@ def test_fig4(tmp_path, small_weights, picture_folder):
     assert draw("fig4", tmp_path, small_weights, picture_folder) == 0
     layers = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
     check_panels(tmp_path, [f"golden_gate/{n}_draw{i}" for n in layers for i in (0, 1)])
-    check_sheet(tmp_path, "fig4", 5 * 4 / (2 * 3))
+    check_sheet(tmp_path, "fig4", 5 * 4 / (2 * 3 + 1))  # with titles, caption and corner
 
 
 @pytest.mark.parametrize("settings", ["code", "paper"])
