@@ -177,6 +177,34 @@ def test_a_folder_may_have_the_name_of_a_file(photo, small_weights, tmp_path, ca
     assert capsys.readouterr().out == f"{folder / picture.stem}_repeated.png\n"
 
 
+@pytest.mark.parametrize("suffix", [".tif", ".bmp", ".GIF"])
+def test_formats_that_are_only_read_are_refused(suffix, photo, small_weights, tmp_path, capsys):
+    assert run("code", photo, "--layer", "relu1_1", "-o", tmp_path, weights=small_weights) == 0
+    (record,) = tmp_path.glob("*.json")
+    out = tmp_path / f"out{suffix}"
+    for words in (["code", photo, "--layer", "relu1_1"], ["repeat", record, "--picture", photo]):
+        assert cli.main([*map(str, [*words, "-o", out, "--weights", small_weights])]) == 2
+        line = capsys.readouterr().err.splitlines()[-1]
+        assert line.startswith(f"fmi: {out}: pictures are saved as .png, ")
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    "word, meant",
+    [
+        ("--lr", "; did you mean --learning-rate?"),
+        ("--iterations=3", "; did you mean --steps?"),
+        ("--presettings", "; did you mean --settings?"),
+        ("--xy", ""),
+    ],
+)
+def test_an_unknown_option_is_answered_with_the_one_that_was_meant(word, meant, capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["code", "photo.png", "--layer", "relu1_1", word])
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line == f"fmi code: error: unrecognized arguments: {word}{meant}"
+
+
 def test_a_repetition_replaces_no_picture_that_is_given(photo, small_weights, tmp_path, capsys):
     before = photo.read_bytes()
     out = tmp_path / "out.png"
@@ -504,7 +532,7 @@ def test_a_sheet_of_filters(photo, small_weights, tmp_path, capsys, monkeypatch)
         np.testing.assert_array_equal(panel, np.asarray(one.image))
         assert title.startswith(f"relu2_1:{one.record['filter']} ")
         assert f"{one.energy_share:.0%}" in title
-    assert block.caption == "photo, small, preset fast"
+    assert block.caption == "photo, small, preset fast, long_edge=48, steps=4"
     with Image.open(out) as drawn:
         drawn.load()
     monkeypatch.chdir(tmp_path)

@@ -23,6 +23,7 @@ __all__ = [
     "add_keywords",
     "check_kept",
     "diverging",
+    "is_file",
     "loaded",
     "options_of",
     "sources",
@@ -351,6 +352,20 @@ def _layers(chosen: argparse.Namespace) -> List[str]:
     return [chosen.layer] if ":" in chosen.layer else chosen.layer.split(",")
 
 
+def is_file(out: Path) -> bool:
+    """Return whether a path of results is that of one picture, and not of a folder.
+
+    Raises
+    ------
+    InputError
+        If it is that of a picture in a format that is only read.
+    """
+    from fmi import pictures
+
+    one = out.suffix.lower() in (*pictures.SAVED, *pictures.SUFFIXES) and not out.is_dir()
+    return one and bool(pictures.saved_as(out))
+
+
 def check_kept(chosen: argparse.Namespace, given: Sequence[str], written: Sequence[Path]) -> None:
     """Check that no result replaces one of the pictures that are given.
 
@@ -405,7 +420,7 @@ def _named(pieces: Sequence[_Piece]) -> List[_Piece]:
 
 
 def _run(kind: Kind, chosen: argparse.Namespace) -> int:
-    from fmi import files, invert, pictures
+    from fmi import files, invert
     from fmi.call import ALL
     from fmi.cli.film import Film
 
@@ -422,7 +437,7 @@ def _run(kind: Kind, chosen: argparse.Namespace) -> int:
         _name_all_filters(chosen, options)
     pieces = _named(list(_pieces(kind, chosen, filmed)))
     number = sum(len(piece.names) for piece in pieces)
-    one = chosen.out.suffix.lower() in pictures.SAVED and not chosen.out.is_dir()
+    one = is_file(chosen.out)
     if one and number > 1:
         raise InputError(
             f"-o {chosen.out} is one file, but there are {number} results: name a folder"

@@ -63,7 +63,8 @@ def _fill(repeat: argparse.ArgumentParser) -> None:
 
 
 def _run(chosen: argparse.Namespace) -> int:
-    from fmi import checks, files, pictures, repetition
+    from fmi import checks, files, repetition
+    from fmi.cli import inversions
     from fmi.sources import table
 
     record = repetition.read(chosen.record)
@@ -85,7 +86,7 @@ def _run(chosen: argparse.Namespace) -> int:
         record, roles, others, [chosen.record.parent], name=str(chosen.record), **options
     )
     path = chosen.out
-    if path.suffix.lower() not in pictures.SAVED or path.is_dir():
+    if not inversions.is_file(path):
         path = path / f"{chosen.record.stem}_repeated.png"
     given = [one for one in (*roles.values(), *others) if isinstance(one, Path)]
     _check_other(path, chosen.record, given)
