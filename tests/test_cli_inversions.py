@@ -122,6 +122,8 @@ def test_one_file_in_a_smaller_format(name, photo, small_weights, tmp_path, caps
     with Image.open(one) as image:
         assert (image.format, image.size) == (kind, (48, 36))
     assert one.with_suffix(".json").is_file()
+    assert cli.main(["repeat", str(one)]) == 2
+    assert f"{one} contains no record of fmi; give the JSON file" in capsys.readouterr().err
     again = tmp_path / f"again{one.suffix}"
     assert cli.main(["repeat", str(one.with_suffix(".json")), "-o", str(one)]) == 2
     words = [one.with_suffix(".json"), "--picture", photo, "--weights", small_weights]
