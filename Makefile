@@ -33,7 +33,13 @@ both := $(and $(wildcard $(VENV)/lib/python*/site-packages/mxnet-*),$(wildcard \
 	$(VENV)/lib/python*/site-packages/mxnet_cu112-*))
 
 FIGURES := fig1 fig2 fig3 fig4 fig5
-given = $(filter-out $(addsuffix =%,$(OWN)),$(MAKEOVERRIDES))
+
+# The variables of make's own command line, each quoted for the shell, which would split a name.
+quoted = '$(subst ','\'',$(1))'
+names = $(sort $(foreach word,$(MAKEOVERRIDES),$(firstword $(subst =, ,$(subst :, ,$(word))))))
+asked = $(strip $(foreach name,$(1),$(if $(findstring command,$(origin $(name))),$(name))))
+given = $(foreach name,$(call asked,$(filter-out $(OWN),$(names))),$(call quoted,$(name)=$(value $(name))))
+atlas = $(if $(call asked,RESULTS results),$(value $(firstword $(call asked,RESULTS results))),results/atlas)
 
 .DEFAULT_GOAL := help
 TRAINING := experiments/embedded/train.yaml
@@ -80,7 +86,7 @@ claims: $(VENV)/.ready ## measure the claims of the paper, with controls (CLAIMS
 
 atlas: $(VENV)/.ready ## invert every filter of a network, and make pages to walk through (RESULTS=dir)
 	@$(BIN)/fmi sweep experiments/atlas.yaml $(given)
-	@$(BIN)/fmi atlas $(or $(RESULTS),results/atlas)
+	@$(BIN)/fmi atlas $(call quoted,$(atlas))
 
 gallery: $(VENV)/.ready ## draw the README's pictures
 	$(BIN)/python -m experiments.gallery

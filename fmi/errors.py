@@ -7,6 +7,7 @@ import reprlib
 from typing import Iterable
 
 __all__ = [
+    "MEANT",
     "SHOWN",
     "FetchError",
     "FmiError",

@@ -47,6 +47,7 @@ __all__ = [
     "read",
     "save",
     "save_png",
+    "saved_as",
     "to_network",
     "to_rgb",
     "with_colours",
@@ -558,6 +559,23 @@ def save_png(
     files.write_whole(Path(path), write)
 
 
+def saved_as(path: Path) -> Saved:
+    """Return the format that the suffix of a path names.
+
+    Raises
+    ------
+    InputError
+        If pictures are not saved in it.
+    """
+    kind = SAVED.get(path.suffix.lower())
+    if kind is None:
+        raise InputError(
+            f"{brief(path)}: pictures are saved as {', '.join(SAVED)}; choose a name that ends in"
+            " one of them"
+        )
+    return kind
+
+
 def save(path: Union[str, Path], pixels: np.ndarray, text: Optional[Dict[str, str]] = None) -> None:
     """Write a picture in the format that its suffix names, a key of :data:`SAVED`.
 
@@ -577,12 +595,7 @@ def save(path: Union[str, Path], pixels: np.ndarray, text: Optional[Dict[str, st
         written.
     """
     path = Path(path)
-    kind = SAVED.get(path.suffix.lower())
-    if kind is None:
-        raise InputError(
-            f"{brief(path)}: pictures are saved as {', '.join(SAVED)}; choose a name that ends in"
-            " one of them"
-        )
+    kind = saved_as(path)
     if kind.format == "PNG":
         save_png(path, pixels, text)
         return

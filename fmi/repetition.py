@@ -230,6 +230,8 @@ def read(path: Union[str, Path]) -> Dict[str, Any]:
             raise
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"{name} cannot be read: {reason}") from None
+    if not data.startswith(PNG) and path.suffix.lower() in pictures.SUFFIXES:
+        raise _without(name)
     try:
         entries = json.loads(
             _text_in(data, name) if data.startswith(PNG) else data,
@@ -257,8 +259,12 @@ def _text_in(data: bytes, name: str) -> str:
         line = brief(" ".join(str(error).split()))
         raise InputError(f"{name} cannot be read as a picture: {line}") from None
     if not isinstance(text, str):
-        raise InputError(f"{name} contains no record of fmi; give the JSON file beside it")
+        raise _without(name)
     return text
+
+
+def _without(name: str) -> InputError:
+    return InputError(f"{name} contains no record of fmi; give the JSON file beside it")
 
 
 def _finite(text: str) -> float:

@@ -39,6 +39,7 @@ PANEL_INCHES = 2.5  # width of a panel on the sheet
 DPI = 200
 MOST_PIXELS = 65000  # largest width or height of a sheet; matplotlib refuses 2**16
 GAP, TITLE, CAPTION, NOTE, ROW_TITLE = 0.08, 0.35, 0.4, 0.25, 0.45  # in inches
+ROW = 1.0  # least height of a row with a title
 BAR = 0.35  # height of a colour bar with its numbers
 ELLIPSIS = "\N{HORIZONTAL ELLIPSIS}"
 
@@ -228,11 +229,10 @@ def _draw_scale(figure: Figure, axes: Any, scale: Scale, width: int) -> None:
 
 
 def _heights(block: Block) -> List[float]:
-    """Return the height of each row in inches, for panels of equal width."""
-    return [
-        max((_height(panel) for panel in row if panel is not None), default=PANEL_INCHES)
-        for row in block.panels
-    ]
+    """Return the height of each row in inches, for panels of equal width and titles of rows."""
+    least = ROW if block.rows else 0.0
+    found = [[_height(panel) for panel in row if panel is not None] for row in block.panels]
+    return [max(least, *heights) if heights else PANEL_INCHES for heights in found]
 
 
 def _height(panel: np.ndarray) -> float:

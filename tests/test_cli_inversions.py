@@ -123,6 +123,8 @@ def test_one_file_in_a_smaller_format(name, photo, small_weights, tmp_path, caps
     with Image.open(one) as image:
         assert (image.format, image.size) == (kind, (48, 36))
     assert one.with_suffix(".json").is_file()
+    assert cli.main(["repeat", str(one)]) == 2
+    assert f"{one} contains no record of fmi; give the JSON file" in capsys.readouterr().err
     again = tmp_path / f"again{one.suffix}"
     assert cli.main(["repeat", str(one.with_suffix(".json")), "-o", str(one)]) == 2
     words = [one.with_suffix(".json"), "--picture", photo, "--weights", small_weights]
@@ -139,6 +141,88 @@ def test_the_photograph_is_not_replaced(photo, painting, small_weights, capsys):
         assert run(*words, "-o", photo, weights=small_weights) == 2
         assert f"would replace {photo}" in capsys.readouterr().err.splitlines()[-1]
     assert photo.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("random", "--init", "given.png", "-o", "given.png"),
+        ("random", "--mask", "given.png", "-o", "given.png"),
+        ("random", "--init", "given.gif", "--gif", "-o", "given.png"),
+        ("random", "--mask", "photo_relu1_1_draw0.png"),
+        ("sheet", "--mask", "given.png", "--filters", "0", "-o", "given.png"),
+        ("sheet", "-o", "photo.png", "--filters", "0"),
+    ],
+)
+def test_no_picture_that_is_given_is_replaced(words, photo, small_weights, monkeypatch, capsys):
+    monkeypatch.chdir(photo.parent)
+    for name in ("given.png", "given.gif", "photo_relu1_1_draw0.png"):
+        Image.fromarray(smooth_picture(60, 80, seed=3)).save(name)
+    before = {path: path.read_bytes() for path in photo.parent.iterdir()}
+    command, *rest = words
+    assert run(command, "photo.png", "--layer", "relu1_1", *rest, weights=small_weights) == 2
+    assert " would replace " in capsys.readouterr().err.splitlines()[-1]
+    assert {path: path.read_bytes() for path in photo.parent.iterdir()} == before
+
+
+def test_a_folder_may_have_the_name_of_a_file(photo, small_weights, tmp_path, capsys):
+    folder = tmp_path / "folder.png"
+    folder.mkdir()
+    words = ["--layer", "relu1_1", "--filters", "0", "-o", folder]
+    assert run("feature-map", photo, *words, weights=small_weights) == 0
+    (picture,) = folder.glob("*.png")
+    assert run("sheet", photo, *words, weights=small_weights) == 2  # before anything is computed
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        f"fmi: -o {folder} is a folder; name a .png file in it"
+    )
+    again = ["repeat", picture, "-o", folder, "--weights", small_weights, "--picture", photo]
+    assert cli.main([*map(str, again)]) == 0
+    assert capsys.readouterr().out == f"{folder / picture.stem}_repeated.png\n"
+
+
+@pytest.mark.parametrize("suffix", [".tif", ".bmp", ".GIF"])
+def test_formats_that_are_only_read_are_refused(suffix, photo, small_weights, tmp_path, capsys):
+    assert run("code", photo, "--layer", "relu1_1", "-o", tmp_path, weights=small_weights) == 0
+    (record,) = tmp_path.glob("*.json")
+    out = tmp_path / f"out{suffix}"
+    for words in (["code", photo, "--layer", "relu1_1"], ["repeat", record, "--picture", photo]):
+        assert cli.main([*map(str, [*words, "-o", out, "--weights", small_weights])]) == 2
+        line = capsys.readouterr().err.splitlines()[-1]
+        assert line.startswith(f"fmi: {out}: pictures are saved as .png, ")
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    "word, meant",
+    [
+        ("--lr", "; did you mean --learning-rate?"),
+        ("--iterations=3", "; did you mean --steps?"),
+        ("--presettings", "; did you mean --settings?"),
+        ("--xy", ""),
+    ],
+)
+def test_an_unknown_option_is_answered_with_the_one_that_was_meant(word, meant, capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["code", "photo.png", "--layer", "relu1_1", word])
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line == f"fmi code: error: unrecognized arguments: {word}{meant}"
+
+
+def test_a_repetition_replaces_no_picture_that_is_given(photo, small_weights, tmp_path, capsys):
+    before = photo.read_bytes()
+    out = tmp_path / "out.png"
+    assert run("code", photo, "--layer", "relu1_1", "-o", out, weights=small_weights) == 0
+    words = ["repeat", out, "--weights", small_weights, "--picture", photo, "-o", photo]
+    assert cli.main([*map(str, words)]) == 2
+    assert f"would replace {photo}" in capsys.readouterr().err.splitlines()[-1]
+    assert photo.read_bytes() == before
+
+
+@pytest.mark.parametrize("command", ["feature-map", "maximise", "sheet"])
+def test_all_filters_beside_some_are_refused(command, photo, small_weights, capsys):
+    words = ["--layer", "relu1_1:0,1", "--filters", "all"]
+    assert run(command, photo, *words, weights=small_weights) == 2
+    assert "filters are given twice" in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_a_telephone_photograph_with_12_megapixels(small_weights, tmp_path):
@@ -452,7 +536,7 @@ def test_a_sheet_of_filters(photo, small_weights, tmp_path, capsys, monkeypatch)
         assert title.startswith(f"relu2_1:{one.record['filter']} ")
         told = re.fullmatch(r"\S+  \((\S+) % of the energy\)", title)
         assert float(told.group(1)) == pytest.approx(100 * one.energy_share, rel=0.005)
-    assert block.caption == "photo, small, preset fast"
+    assert block.caption == "photo, small, preset fast, long_edge=48, steps=4"
     with Image.open(out) as drawn:
         drawn.load()
     monkeypatch.chdir(tmp_path)

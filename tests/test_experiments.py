@@ -111,6 +111,10 @@ def test_fig3(tmp_path, small_weights, picture_folder):
         ("PRECISION=bfloat16 SEED=3", ""),
         ("SETTINGS=paper", "preset paper"),
         ("STEPS=9 POOL=max", "preset code, steps=9, pool=max"),
+        ("CHAIN=1", ""),
+        ("CHAIN=0", "preset code, chain=0"),
+        ("CHAIN=0 SETTINGS=paper", "preset paper"),
+        ("CHAIN=yes SETTINGS=paper", "preset paper, chain=1"),
         ("WEIGHTS=embedded", "drawn with fmi's embedded network, not VGG-19, preset code"),
     ],
 )
@@ -201,6 +205,9 @@ def test_two_pictures_with_one_name_do_not_collide(tmp_path, small_weights, pict
     stems = list(results.rglob("*_filter0.png"))
     assert len(stems) == 3
     assert all(any(shows(panel, stem) for stem in stems) for panel in panels)
+    for block in blocks:  # the caption tells the folder
+        (stem,) = (stem for stem in stems if shows(block.panels[0][0], stem))
+        assert block.caption.split()[1].rstrip(",") == stem.parent.name
 
 
 def test_each_picture_is_read_once(tmp_path, small_weights, picture_folder, monkeypatch):
@@ -395,7 +402,7 @@ def test_fig4(tmp_path, small_weights, picture_folder):
     assert draw("fig4", tmp_path, small_weights, picture_folder) == 0
     layers = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
     check_panels(tmp_path, [f"golden_gate/{n}_draw{i}" for n in layers for i in (0, 1)])
-    check_sheet(tmp_path, "fig4", 5 * 4 / (2 * 3))
+    check_sheet(tmp_path, "fig4", 5 * 4 / (2 * 3 + 1))  # with titles, caption and corner
 
 
 @pytest.mark.parametrize("settings", ["code", "paper"])

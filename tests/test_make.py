@@ -36,6 +36,62 @@ def test_figure_with_variables(picture_folder, tmp_path):
     assert (tmp_path / "with space/fig2.png").is_file()
 
 
+@pytest.fixture
+def handed(tmp_path):
+    """What make hands to fmi: the words of each of its commands."""
+    program = tmp_path / "bin/fmi"
+    program.parent.mkdir()
+    program.write_text('#!/bin/sh\nprintf "%s\\n" "$@" end\n')
+    program.chmod(0o755)
+    command = ["make", "--no-print-directory", f"VENV={tmp_path}", "-o", f"{tmp_path}/.ready"]
+
+    def run(*words, **environment):
+        done = subprocess.run(
+            [*command, *words],
+            cwd=HERE,
+            env={**USUAL, **environment},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+        return [part.split("\n") for part in done.stdout.rstrip("\n").split("\nend")]
+
+    return run
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "a  b.jpg",
+        "IMG (1).jpg",
+        "Tom's.jpg",
+        "a&b;c.jpg",
+        "a$b$$(c).jpg",
+        'a"b\\.jpg',
+        "# *",
+        "a=b",
+    ],
+)
+def test_a_value_reaches_fmi_as_it_was_given(handed, name):
+    (words, _) = handed("fig3", f"PICTURES={name}", "STEPS=3", "MXNET=cpu")
+    assert words[:2] == ["draw", "experiments/fig3.yaml"]
+    assert sorted(words[2:]) == [f"PICTURES={name}", "STEPS=3"]
+
+
+def test_a_variable_without_a_value_reaches_fmi_too(handed):
+    assert handed("fig3", "STEPS=")[0][2:] == ["STEPS="]
+
+
+@pytest.mark.parametrize("key", ["RESULTS", "results"])
+def test_the_pages_are_made_of_the_sweep_that_was_computed(handed, key):
+    sweep, pages, _ = handed("atlas", f"{key}=my (own) dir", RESULTS="elsewhere")
+    assert sweep == ["sweep", "experiments/atlas.yaml", f"{key}=my (own) dir"]
+    assert pages[1:] == ["atlas", "my (own) dir"]
+    sweep, pages, _ = handed("atlas", RESULTS="elsewhere")
+    assert (sweep[2:], pages[1:]) == ([], ["atlas", "results/atlas"])
+
+
 def test_unknown_variable():
     done = make("fig3", "LAYRES=relu1_2")
     assert done.returncode == 2

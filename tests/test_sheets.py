@@ -96,6 +96,18 @@ def test_each_panel_is_in_its_row_and_column(tmp_path):
         assert (corner == WHITE).all()
 
 
+def test_rows_of_panoramas_are_as_high_as_their_titles_need():
+    panel = np.zeros((8, 120, 3), np.uint8)
+    names = ("relu1_2", "stage2_relu0", "relu3_2:4,17")
+    figure = sheets.sheet([sheets.Block([[panel]] * 3, rows=names)])
+    assert tuple(axes.get_ylabel() for axes in figure.axes if axes.get_ylabel()) == names
+    boxes = [axes.get_position() for axes in figure.axes if axes.images]
+    assert len(boxes) == 3
+    for box in boxes:  # panels keep their shape
+        width, height = figure.get_size_inches()
+        assert box.width * width / (box.height * height) == pytest.approx(15)
+
+
 def test_the_size_and_resolution_of_a_sheet():
     assert (sheets.PANEL_INCHES, sheets.DPI) == (PANEL, 200)
     figure = sheets.sheet([Block([[flat(RED)] * 3])])
@@ -312,9 +324,10 @@ def test_a_long_name_is_made_smaller_and_then_cut_off():
         assert 0.5 * GAP < left < 3 * GAP and width - 3 * GAP < right < width - 0.5 * GAP
 
 
-def test_nothing_but_the_ellipsis_where_nothing_fits():
-    figure = sheets.sheet([Block([[flat(RED, 1, 400)]], rows=["wide"])])
-    assert titles(figure)[1][0][0] == ELLIPSIS
+def test_a_long_title_of_a_flat_row_is_cut_off():
+    figure = sheets.sheet([Block([[flat(RED, 1, 400)]], rows=["wide " * 9])])
+    shown = titles(figure)[1][0][0]
+    assert shown.startswith("wide wide") and shown.endswith(ELLIPSIS)
 
 
 # --- files ---

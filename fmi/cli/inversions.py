@@ -21,7 +21,9 @@ __all__ = [
     "Kind",
     "add",
     "add_keywords",
+    "check_kept",
     "diverging",
+    "is_file",
     "loaded",
     "options_of",
     "sources",
@@ -312,9 +314,7 @@ def _pieces(kind: Kind, chosen: argparse.Namespace, alone: bool) -> Iterator[_Pi
 
     contents = sources(chosen.pictures)
     labels = distinct([path.stem for path in contents])
-    layers: List[str] = []
-    if kind.layers:  # relu3_2:4,17 is one layer
-        layers = [chosen.layer] if ":" in chosen.layer else chosen.layer.split(",")
+    layers = _layers(chosen) if kind.layers else []
     styles = sources(chosen.style) if kind.style else []
     for content, label in zip(contents, labels):
         if kind.style:
@@ -347,6 +347,52 @@ def _pieces(kind: Kind, chosen: argparse.Namespace, alone: bool) -> Iterator[_Pi
             yield _Piece((content, layers), (f"{label}_{'_'.join(layers)}_{kind.function}",))
 
 
+def _layers(chosen: argparse.Namespace) -> List[str]:
+    """Return the layers that are given: relu3_2:4,17 is one layer."""
+    return [chosen.layer] if ":" in chosen.layer else chosen.layer.split(",")
+
+
+def is_file(out: Path) -> bool:
+    """Return whether a path of results is that of one picture, and not of a folder.
+
+    Raises
+    ------
+    InputError
+        If it is that of a picture in a format that is only read.
+    """
+    from fmi import pictures
+
+    one = out.suffix.lower() in (*pictures.SAVED, *pictures.SUFFIXES) and not out.is_dir()
+    return one and bool(pictures.saved_as(out))
+
+
+def check_kept(chosen: argparse.Namespace, given: Sequence[str], written: Sequence[Path]) -> None:
+    """Check that no result replaces one of the pictures that are given.
+
+    Parameters
+    ----------
+    chosen
+        The options, of which some are pictures too.
+    given
+        Names of the other pictures.
+    written
+        The files of the results.
+
+    Raises
+    ------
+    InputError
+        If one does.
+    """
+    options = [getattr(chosen, name, None) for name in ("init", "mask")]
+    files = [*sources(given), *(Path(name) for name in options if name and os.path.isfile(name))]  # noqa: PTH113, never an error
+    kept = {(found.st_dev, found.st_ino): path for path in files for found in [path.stat()]}
+    for new in written:
+        found = new.stat() if new.is_file() else None
+        if found and (found.st_dev, found.st_ino) in kept:
+            old = kept[found.st_dev, found.st_ino]
+            raise InputError(f"-o {chosen.out} would replace {old}; choose another name")
+
+
 def loaded(options: Dict[str, Any], layers: Sequence[str]) -> Network:
     """Load the network that the options name, which it takes the place of in them."""
     from fmi.networks import catalogue
@@ -358,7 +404,9 @@ def loaded(options: Dict[str, Any], layers: Sequence[str]) -> Network:
 
 def _name_all_filters(chosen: argparse.Namespace, options: Dict[str, Any]) -> None:
     """Write out which filters are all, because their results are named before they are computed."""
-    layers = chosen.layer.split(",")
+    from fmi.call import ALL, places_of
+
+    layers, _ = places_of(_layers(chosen), None, ALL)  # refuses filters with a layer
     network = loaded(options, layers)
     chosen.filters = f"0-{min(network.layer(name).channels for name in layers) - 1}"
 
@@ -372,7 +420,7 @@ def _named(pieces: Sequence[_Piece]) -> List[_Piece]:
 
 
 def _run(kind: Kind, chosen: argparse.Namespace) -> int:
-    from fmi import files, invert, pictures
+    from fmi import files, invert
     from fmi.call import ALL
     from fmi.cli.film import Film
 
@@ -389,31 +437,31 @@ def _run(kind: Kind, chosen: argparse.Namespace) -> int:
         _name_all_filters(chosen, options)
     pieces = _named(list(_pieces(kind, chosen, filmed)))
     number = sum(len(piece.names) for piece in pieces)
-    one = chosen.out.suffix.lower() in pictures.SAVED
+    one = is_file(chosen.out)
     if one and number > 1:
         raise InputError(
             f"-o {chosen.out} is one file, but there are {number} results: name a folder"
         )
-    if one and chosen.out.is_file():
-        for path in sources([*chosen.pictures, *(chosen.style if kind.style else [])]):
-            if path.is_file() and path.samefile(chosen.out):
-                raise InputError(f"-o {chosen.out} would replace {path}; choose another name")
     suffix = chosen.out.suffix if one else ".png"
     folder = chosen.out.parent if one else chosen.out
+    names = [chosen.out.stem] if one else [name for piece in pieces for name in piece.names]
+    suffixes = [suffix, *[".gif"] * chosen.gif]
+    results = [folder / f"{name}{end}" for name in names for end in suffixes]
+    check_kept(chosen, [*chosen.pictures, *(chosen.style if kind.style else [])], results)
     files.prepare(folder)
     written: List[Path] = []
     diverged: List[str] = []
     function: Callable[..., Any] = getattr(invert, kind.function)
     for piece in pieces:
-        stems = [chosen.out.with_suffix("")] if one else [folder / name for name in piece.names]
+        stems = [folder / name for name in (names if one else piece.names)]
         film = Film(stems, chosen.save_every, chosen.gif, chosen.mp4) if filmed else None
         found = (
             function(*piece.arguments, **options, callback=film)
             if film
             else function(*piece.arguments, **options)
         )
-        results = found if isinstance(found, list) else [found]
-        for inversion, stem in zip(results, stems):
+        finished = found if isinstance(found, list) else [found]
+        for inversion, stem in zip(finished, stems):
             if inversion.stopped == "interrupted":
                 raise KeyboardInterrupt
             if inversion.stopped == "diverged":
@@ -423,9 +471,9 @@ def _run(kind: Kind, chosen: argparse.Namespace) -> int:
             inversion.save(path)
             written.append(path)
             sys.stdout.write(f"{path}\n")
-        for path in film.save(results) if film else ():
+        for path in film.save(finished) if film else ():
             sys.stdout.write(f"{path}\n")
-        if len(results) < len(stems) and not (diverged and getattr(chosen, "chain", False)):
+        if len(finished) < len(stems) and not (diverged and getattr(chosen, "chain", False)):
             raise KeyboardInterrupt  # Ctrl-C before some were started
     if chosen.open:
         import webbrowser

@@ -6,6 +6,8 @@ import argparse
 import difflib
 from typing import Any, Callable, Optional
 
+from fmi.errors import MEANT
+
 __all__ = ["Command"]
 
 
@@ -41,9 +43,14 @@ class Command(argparse.ArgumentParser):
         chosen, rest = super().parse_known_args(*arguments, **options)
         strange = [word for word in rest if word.startswith("--") and word != "--"]
         if strange:
-            known = [word for action in self._actions for word in action.option_strings]
-            near = difflib.get_close_matches(strange[0].partition("=")[0], known)
-            hint = f"; did you mean {' or '.join(near)}?" if near else ""
+            every = [word for action in self._actions for word in action.option_strings]
+            known = [
+                word[2:] for word in every if word.startswith("--")
+            ]  # the dashes of all make none alike
+            word = strange[0].partition("=")[0][2:]
+            meant = MEANT.get(word, "").replace("_", "-")
+            near = [meant] if meant in known else difflib.get_close_matches(word, known)
+            hint = f"; did you mean --{' or --'.join(near)}?" if near else ""
             self.error(f"unrecognized arguments: {' '.join(rest)}{hint}")
         return chosen, rest
 

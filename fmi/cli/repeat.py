@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Sequence
 
 from fmi.cli.lazy import Command
 from fmi.errors import InputError
@@ -63,7 +63,8 @@ def _fill(repeat: argparse.ArgumentParser) -> None:
 
 
 def _run(chosen: argparse.Namespace) -> int:
-    from fmi import checks, files, pictures, repetition
+    from fmi import checks, files, repetition
+    from fmi.cli import inversions
     from fmi.sources import table
 
     record = repetition.read(chosen.record)
@@ -85,9 +86,10 @@ def _run(chosen: argparse.Namespace) -> int:
         record, roles, others, [chosen.record.parent], name=str(chosen.record), **options
     )
     path = chosen.out
-    if path.suffix.lower() not in pictures.SAVED:
+    if not inversions.is_file(path):
         path = path / f"{chosen.record.stem}_repeated.png"
-    _check_other(path, chosen.record)
+    given = [one for one in (*roles.values(), *others) if isinstance(one, Path)]
+    _check_other(path, chosen.record, given)
     files.prepare(path.parent)
     found = asked.compute()
     if found.stopped == "interrupted":
@@ -135,13 +137,13 @@ def _array(path: Path) -> Any:
     return np.array(values)
 
 
-def _check_other(path: Path, record: Path) -> None:
-    """Check that the result does not replace the record, or the picture beside it."""
+def _check_other(path: Path, record: Path, given: Sequence[Path]) -> None:
+    """Check that the result does not replace the record, the picture beside it, or a given one."""
     from fmi import pictures
     from fmi.sources import table
 
     written = [path, path.with_suffix(".json")]
-    kept = [record, record.with_suffix(".json"), *map(record.with_suffix, pictures.SAVED)]
+    kept = [record, record.with_suffix(".json"), *map(record.with_suffix, pictures.SAVED), *given]
     for new in filter(table.is_file, written):
         if any(new.samefile(old) for old in filter(table.is_file, kept)):
             raise InputError(f"-o {path} would replace {new}; choose another name")

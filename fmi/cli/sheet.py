@@ -53,14 +53,17 @@ def _run(chosen: argparse.Namespace) -> int:
         raise InputError(f"--columns {chosen.columns} must be at least 1")
     if chosen.out is not None and chosen.out.suffix.lower() != ".png":
         raise InputError(f"-o {chosen.out} must end in .png; the PDF is written beside it")
+    if chosen.out is not None and chosen.out.is_dir():
+        raise InputError(f"-o {chosen.out} is a folder; name a .png file in it")
     picture, *others = inversions.sources([chosen.picture])
     if others:
         raise InputError(
             f"a sheet shows one picture, but {len(others) + 1} match {chosen.picture!r}"
         )
     options = inversions.options_of(chosen)
-    text = None if chosen.filters == ALL else chosen.filters
-    numbers = checks.checked("filters", text, Optional[checks.Numbers])
+    numbers = chosen.filters
+    if numbers != ALL:
+        numbers = checks.checked("filters", numbers, Optional[checks.Numbers])
     (layer, *more), filters = places_of(chosen.layer, None, numbers)
     if more:
         raise InputError("a sheet shows one layer")
@@ -68,6 +71,7 @@ def _run(chosen: argparse.Namespace) -> int:
     own = network.layer(layer)
     filters = filters or list(range(own.channels))
     stem = chosen.out.with_suffix("") if chosen.out else Path(f"{picture.stem}_{layer}")
+    inversions.check_kept(chosen, [chosen.picture], [stem.with_name(f"{stem.name}.png")])
     files.prepare(stem.parent)  # rather than fail after minutes
     found = invert.feature_map(picture, layer, filters, **options)
     if len(found) < len(filters) or any(one.stopped == "interrupted" for one in found):

@@ -6,6 +6,7 @@ from typing import Sequence
 
 import numpy as np
 
+from fmi import settings as presets
 from fmi.inversion import Inversion
 from fmi.networks.base import Layer
 from fmi.sheets import Block, Scale, in_rows
@@ -31,12 +32,14 @@ def contact(
     """
     record = found[0].record
     titles = [_title(one, shares) for one in found]
-    network = record["network"]["name"]
-    preset = record["settings"]["preset"]
+    network, settings = record["network"]["name"], record["settings"]
+    usual = presets.as_dict(presets.preset(settings["preset"]))
+    changed = [f", {name}={v}" for name, v in settings.items() if v != usual.get(name)]
     return Block(
         panels=in_rows([np.asarray(one.image) for one in found], columns),
         titles=in_rows(titles, columns),
-        caption=f"{record['pictures']['content']['name']}, {network}, preset {preset}",
+        caption=f"{record['pictures']['content']['name']}, {network}, preset {settings['preset']}"
+        + "".join(changed),
         scale=Scale(layer.receptive_field, f"receptive field, {layer.receptive_field} pixels"),
     )
 

@@ -6,7 +6,7 @@ import functools
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, Type, Union
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, Type, Union, cast
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from fmi.errors import InputError
 from fmi.networks import catalogue
 from fmi.networks.base import Network, split_filters
 from fmi.pictures import Picture
-from fmi.runs.experiment import Experiment, Fig1, Fig2, Fig3, Fig4, Fig5, find
+from fmi.runs.experiment import Experiment, Fig1, Fig2, Fig3, Fig4, Fig5, find, packaged, read
 from fmi.runs.panels import Job, Team, compute, distinct
 from fmi.runs.store import Store, open_store
 from fmi.sheets import Block
@@ -52,8 +52,9 @@ class Named:
 
     @property
     def title(self) -> str:
-        """The title on the sheet."""
-        return TITLES.get(self.picture.name, self.picture.name)
+        """The title on the sheet, which tells pictures of the same name apart."""
+        own = self.picture.name
+        return TITLES.get(own, own) if self.label == own[:LONGEST] else self.label
 
 
 class Run:
@@ -124,11 +125,14 @@ class Run:
 
     @property
     def note(self) -> str:
-        """What differs from the published figures: network, preset, single settings; or nothing."""
-        network, changed = self.network.note, self.experiment.overrides
-        if not network and not changed and self.preset == presets.DEFAULT:
+        """What differs from the published figures: network, preset, settings, chain; or nothing."""
+        network, e = self.network.note, self.experiment
+        values = [f"{name}={_words(value)}" for name, value in e.overrides.items()]
+        if isinstance(e, Fig3):
+            usual = cast(Fig3, read(packaged("fig3"))).chained(self.preset)
+            values += [f"chain={int(not usual)}"] * (e.chained(self.preset) != usual)
+        if not network and not values and self.preset == presets.DEFAULT:
             return ""
-        values = [f"{name}={_words(value)}" for name, value in changed.items()]
         return ", ".join([*([network] if network else []), f"preset {self.preset}", *values])
 
     def named(self, names: Sequence[str], key: str = "pictures") -> List[Named]:
