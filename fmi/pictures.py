@@ -7,7 +7,6 @@ the result of an inversion.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import importlib.util
 import io
@@ -342,9 +341,8 @@ def find(name: str, folders: Sequence[Union[str, Path]]) -> Path:
         return _file(name)
     for file in named(name, folders):
         return file
-    with contextlib.suppress(OSError):  # too long for a path
-        if Path(name).is_file():  # with another suffix: reading it tells what it is
-            return _file(name)
+    if table.is_file(Path(name)):  # with another suffix: reading it tells what it is
+        return _file(name)
     places = ", ".join(_shown(folder) for folder in folders) or "no folder"
     raise InputError(
         f"picture '{_shown(name)}' was not found in {places}; give its path, or name its folder"

@@ -383,8 +383,10 @@ def check_kept(chosen: argparse.Namespace, given: Sequence[str], written: Sequen
     InputError
         If one does.
     """
-    options = [getattr(chosen, name, None) for name in ("init", "mask")]
-    files = [*sources(given), *(Path(name) for name in options if name and os.path.isfile(name))]  # noqa: PTH113, never an error
+    from fmi.sources import table
+
+    options = [Path(getattr(chosen, name, None) or "") for name in ("init", "mask")]
+    files = [*sources(given), *filter(table.is_file, options)]
     kept = {(found.st_dev, found.st_ino): path for path in files for found in [path.stat()]}
     for new in written:
         found = new.stat() if new.is_file() else None

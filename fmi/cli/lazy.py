@@ -44,9 +44,7 @@ class Command(argparse.ArgumentParser):
         strange = [word for word in rest if word.startswith("--") and word != "--"]
         if strange:
             every = [word for action in self._actions for word in action.option_strings]
-            known = [
-                word[2:] for word in every if word.startswith("--")
-            ]  # the dashes of all make none alike
+            known = [word[2:] for word in every if word.startswith("--")]  # dashes are in all
             word = strange[0].partition("=")[0][2:]
             meant = MEANT.get(word, "").replace("_", "-")
             near = [meant] if meant in known else difflib.get_close_matches(word, known)
