@@ -27,6 +27,7 @@ HERE = Path(__file__).parent
 QUALITY = 82
 REAL = ("WEIGHTS=vgg19", "PRECISION=bfloat16")
 PANELS = "LAYERS=relu1_2,relu3_2,relu5_2"
+SMALL = ("LONG_EDGE=112", "SETTINGS=fast")
 SHALLOW = (*REAL, "LAYERS=relu1_2,relu2_2,relu3_2")
 
 
@@ -55,6 +56,10 @@ SHEETS = {
     ),
     "vgg19_fig3_eq2": Sheet("fig3", (*SHALLOW, "PICTURES=golden_gate", "CHAIN=0")),
     "vgg19_fig3_neckarfront": Sheet("fig3", (*REAL, "PICTURES=tubingen")),
+    "vgg19_relu3_2": Sheet(
+        "fig3",
+        (*REAL, "PICTURES=skimage:coffee", "LAYERS=relu3_2", "FILTERS=0-59", "CHAIN=0", *SMALL),
+    ),
     "vgg19_presets": Sheet(
         "fig3",
         (*REAL, "PICTURES=golden_gate", PANELS, "FILTERS=0,1,2", "LONG_EDGE=256"),
