@@ -91,13 +91,15 @@ def left(line):
     return next((why for word, why in LONG.items() if f"{bare(line)}\n".startswith(word)), "")
 
 
-def unavailable(why):
-    """Whether FMI_FULL=1 leaves a command too, as what it needs is not here."""
-    models = Path(os.environ.get("FMI_MODELS") or "/nowhere")
+def lacking(line, why):
+    """What a command needs that is not here, so that FMI_FULL=1 leaves it too, or nothing."""
     offline = os.environ.get("FMI_OFFLINE") == "1"
-    return (
-        why == CI or (why == FETCHED and offline) or (why == VGG and not [*models.glob("vgg19*")])
-    )
+    if why == CI or (why == FETCHED and offline):
+        return why
+    if why == VGG and not [*Path(os.environ.get("FMI_MODELS") or "/nowhere").glob("vgg19*")]:
+        return why
+    papers = "PICTURES=golden_gate" in line and offline and not os.environ.get("FMI_PICTURES")
+    return "it needs the paper's pictures" if papers else ""
 
 
 # `make clean-results`, which store.md prints, comes last.
@@ -175,8 +177,10 @@ def shell(clone):
 )
 def test_command_runs_as_it_is_printed(line, shell, clone):
     why = left(line)
-    if why and (not FULL or unavailable(why)):
-        pytest.skip(f"{why}; FMI_FULL=1 runs it" if not FULL else why)
+    if why and not FULL:
+        pytest.skip(f"{why}; FMI_FULL=1 runs it")
+    if FULL and lacking(line, why):
+        pytest.skip(lacking(line, why))
     done = shell(line)
     wanted = REFUSED.get(bare(line), 0)
     assert (done.returncode, "Traceback" in done.stderr) == (wanted, False), done
