@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
 import sys
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Mapping, Sequence
@@ -56,6 +57,21 @@ def shares(curves: Mapping[str, Sequence[float]]) -> Dict[str, float]:
     standard = curves[STANDARD]
     steps = {name: reached(losses, standard[-1]) for name, losses in curves.items()}
     return {name: n / len(standard) if n else float("nan") for name, n in steps.items()}
+
+
+def told(curves: Mapping[str, Sequence[float]]) -> str:
+    """Return the shares as text.
+
+    Where the standard's last loss is not reached, the smallest loss over it is in brackets.
+    """
+    goal = curves[STANDARD][-1]
+    return "; ".join(
+        f"{name} {share:.2f}"
+        if not math.isnan(share)
+        else f"{name} ({min(curves[name]) / goal:.2f})"
+        for name, share in shares(curves).items()
+        if name != STANDARD
+    )
 
 
 def places(words: Sequence[str]) -> Dict[str, Callable[..., List[Inversion]]]:
@@ -116,8 +132,7 @@ def main(arguments: Sequence[str]) -> int:
                 name: finished(function(**own))[0].loss
                 for name, own in tqdm(DESCENTS.items(), place, unit="descent", disable=None)
             }
-            row = [f"{name} {share:.2f}" for name, share in shares(found[place]).items()]
-            tqdm.write(f"{place} ({len(found[place][STANDARD])} steps): {'; '.join(row[1:])}")
+            tqdm.write(f"{place} ({len(found[place][STANDARD])} steps): {told(found[place])}")
         files.save_json(chosen.out / "descents.json", found)
         with sheets.defaults():
             figure = plot(found)

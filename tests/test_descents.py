@@ -22,6 +22,7 @@ def test_shares_by_hand():
     assert found.pop("code") == 1
     assert math.isnan(found.pop("never"))
     assert found == {"sooner": 0.5, "on the way": 0.75}
+    assert descents.told(curves) == "sooner 0.50; on the way 0.75; never (2.25)"
 
 
 @pytest.mark.skipif(not embedded_path().is_file(), reason="the embedded network is not there")
