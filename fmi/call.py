@@ -389,9 +389,9 @@ class Call:
         edge = self.settings.long_edge
         if self._need(edge) <= self.memory:
             return None
-        reason = ""
+        reason = in_tiles = ""
         try:
-            crop = self._largest_crop(edge)
+            crop = self._largest_crop(edge, self.memory)
         except InputError as error:
             crop, reason = None, f"; {error}"
             if self._need(edge) <= free_memory(self.ctx):
@@ -399,16 +399,28 @@ class Call:
                 return None
         if crop:
             return crop
+        if not reason:
+            least = math.ceil(self._least_in_tiles(edge) / 1e8) / 10
+            in_tiles = f" as a whole and {least:g} GB in tiles"
         raise InputError(
             f"a picture of {self.size[1]} x {self.size[0]} pixels needs about"
-            f" {self._need(edge) / 1e9:.2g} GB, but {self.memory / 1e9:.2g} GB of {self.ctx} may be"
-            f" used: {self._remedy()}{reason}"
+            f" {self._need(edge) / 1e9:.2g} GB{in_tiles}, but {self.memory / 1e9:.2g} GB of"
+            f" {self.ctx} may be used: {self._remedy()}{reason}"
         )
 
-    def _largest_crop(self, long_edge: int) -> Optional[Tuple[int, int]]:
+    def _largest_crop(self, long_edge: int, memory: int) -> Optional[Tuple[int, int]]:
         """Return the largest crops that fit, for as many pictures as `batch` demands."""
-        room = self.memory // max(1, self.settings.batch)
+        room = memory // max(1, self.settings.batch)
         return self._needed.crop(*self._size("content", long_edge), room)
+
+    def _least_in_tiles(self, long_edge: int) -> int:
+        """Return with how many bytes, to a hundredth, a picture can be computed in tiles."""
+        low, high = 0, self._need(long_edge) * max(1, self.settings.batch)
+        while high - low > high / 100:
+            middle = (low + high) // 2
+            fits = self._largest_crop(long_edge, middle) is not None
+            low, high = (low, middle) if fits else (middle, high)
+        return high
 
     def _remedy(self) -> str:
         """Return what to do if the picture does not fit into memory."""
@@ -417,7 +429,7 @@ class Call:
             if self._need(edge) <= self.memory:
                 return True
             try:
-                return self._largest_crop(edge) is not None
+                return self._largest_crop(edge, self.memory) is not None
             except InputError:
                 return False
 

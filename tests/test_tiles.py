@@ -1,6 +1,7 @@
 """Tiles: the same codes, losses and gradients as from the whole picture."""
 
 import dataclasses
+import re
 import subprocess
 import sys
 
@@ -539,6 +540,10 @@ def test_the_error_names_the_largest_picture_that_can_be_computed(monkeypatch):
     assert call(long_edge=edge, memory=1e8)._crop
     with pytest.raises(InputError, match="long_edge"):
         call(long_edge=edge + 1, memory=1e8)
+    (least,) = re.findall(r"as a whole and (\S+) GB in tiles", str(error.value))
+    assert call(long_edge=6000, memory=float(least) * 1e9)._crop
+    with pytest.raises(InputError, match="long_edge"):
+        call(long_edge=6000, memory=float(least) * 0.9e9)
     monkeypatch.setattr(fmi.call, "free_memory", lambda _: 10)
     with pytest.raises(InputError, match="not even the smallest picture"):
         call()
