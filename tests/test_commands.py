@@ -91,15 +91,23 @@ def left(line):
     return next((why for word, why in LONG.items() if f"{bare(line)}\n".startswith(word)), "")
 
 
-def lacking(line, why):
-    """What a command needs that is not here, so that FMI_FULL=1 leaves it too, or nothing."""
+def lacking(text, why):
+    """What a command or a program needs that is not here, so that FMI_FULL=1 leaves it too, or nothing."""
     offline = os.environ.get("FMI_OFFLINE") == "1"
     if why == CI or (why == FETCHED and offline):
         return why
     if why == VGG and not [*Path(os.environ.get("FMI_MODELS") or "/nowhere").glob("vgg19*")]:
         return why
-    papers = "PICTURES=golden_gate" in line and offline and not os.environ.get("FMI_PICTURES")
+    papers = "PICTURES=golden_gate" in text and offline and not os.environ.get("FMI_PICTURES")
     return "it needs the paper's pictures" if papers else ""
+
+
+def skip_unless_here(text, why):
+    """Skip a command or a program that is left to FMI_FULL=1, or cannot run even then."""
+    if why and not FULL:
+        pytest.skip(f"{why}; FMI_FULL=1 runs it")
+    if FULL and lacking(text, why):
+        pytest.skip(lacking(text, why))
 
 
 # `make clean-results`, which store.md prints, comes last.
@@ -176,11 +184,7 @@ def shell(clone):
     "line", [line for _, line in LINES], ids=[f"{name(path)}: {bare(line)}" for path, line in LINES]
 )
 def test_command_runs_as_it_is_printed(line, shell, clone):
-    why = left(line)
-    if why and not FULL:
-        pytest.skip(f"{why}; FMI_FULL=1 runs it")
-    if FULL and lacking(line, why):
-        pytest.skip(lacking(line, why))
+    skip_unless_here(line, left(line))
     done = shell(line)
     finished = FULL and "--scheduler" in line  # the sweep, by the commands before
     wanted = 0 if finished else REFUSED.get(bare(line), 0)
@@ -202,12 +206,12 @@ def test_every_exception_is_printed_somewhere():
 
 # --- Python ---
 
-HEAVY = (  # minutes, another package, other networks
-    "long_edge=6000",
-    "dask_jobqueue",
-    "codes.directions(256",
-    "vgg16-hed",
-)
+HEAVY = {  # why examples with such words are left to FMI_FULL=1
+    "long_edge=6000": MINUTES,
+    "dask_jobqueue": FETCHED,
+    "codes.directions(256": FETCHED,  # a network with so many filters
+    "vgg16-hed": FETCHED,
+}
 BEFORE = """
 import fmi.invert, fmi.networks.catalogue
 import mxnet
@@ -229,8 +233,7 @@ EXAMPLES = [
     "code", [content for _, content in EXAMPLES], ids=[name(path) for path, _ in EXAMPLES]
 )
 def test_python_examples_run_as_they_are_printed(code, shell, clone):
-    if any(word in code for word in HEAVY) and not FULL:
-        pytest.skip("FMI_FULL=1 runs it")
+    skip_unless_here(code, next((why for word, why in HEAVY.items() if word in code), ""))
     whole = "import fmi" in code or "from fmi" in code  # and not a line of a longer program
     (clone / "example.py").write_text(code if whole else BEFORE + code)
     done = shell("python example.py")
