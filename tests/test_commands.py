@@ -92,7 +92,7 @@ def left(line):
 
 
 def lacking(text, why):
-    """What a command or a program needs that is not here, so that FMI_FULL=1 leaves it too, or nothing."""
+    """What a command or a program needs that is not here even with FMI_FULL=1, or nothing."""
     offline = os.environ.get("FMI_OFFLINE") == "1"
     if why == CI or (why == FETCHED and offline):
         return why
@@ -104,10 +104,9 @@ def lacking(text, why):
 
 def skip_unless_here(text, why):
     """Skip a command or a program that is left to FMI_FULL=1, or cannot run even then."""
-    if why and not FULL:
-        pytest.skip(f"{why}; FMI_FULL=1 runs it")
-    if FULL and lacking(text, why):
-        pytest.skip(lacking(text, why))
+    reason = lacking(text, why) if FULL else why
+    if reason:
+        pytest.skip(reason if FULL else f"{reason}; FMI_FULL=1 runs it")
 
 
 # `make clean-results`, which store.md prints, comes last.
