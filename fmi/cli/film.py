@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence
 
@@ -85,7 +86,7 @@ class Film:
             held = [*frames, *[np.asarray(result.undenoised)] * RATE]  # for a second
             for suffix in self._suffixes:
                 path = self._stems[number].with_name(f"{self._stems[number].name}{suffix}")
-                files.write_whole(path, lambda beside, s=suffix: _write(beside, s, held))  # type: ignore[misc]  # noqa: B023
+                files.write_whole(path, functools.partial(_write, suffix=suffix, frames=held))
                 found.append(path)
         return found
 

@@ -23,6 +23,7 @@ __all__ = [
     "add_keywords",
     "check_kept",
     "diverging",
+    "given_pictures",
     "is_file",
     "loaded",
     "options_of",
@@ -366,15 +367,21 @@ def is_file(out: Path) -> bool:
     return one and bool(pictures.saved_as(out))
 
 
-def check_kept(chosen: argparse.Namespace, given: Sequence[str], written: Sequence[Path]) -> None:
-    """Check that no result replaces one of the pictures that are given.
+def given_pictures(chosen: argparse.Namespace, names: Sequence[str]) -> List[Path]:
+    """Return the files of pictures that are named, and of those that options name, if any."""
+    options = [getattr(chosen, name, None) for name in ("init", "mask")]
+    return [*sources(names), *map(Path, filter(None, options))]
+
+
+def check_kept(out: Path, kept: Sequence[Path], written: Sequence[Path]) -> None:
+    """Check that no result replaces a file that is to be kept.
 
     Parameters
     ----------
-    chosen
-        The options, of which some are pictures too.
-    given
-        Names of the other pictures.
+    out
+        The path that is given for the results.
+    kept
+        Files to be kept, if they are there.
     written
         The files of the results.
 
@@ -385,14 +392,15 @@ def check_kept(chosen: argparse.Namespace, given: Sequence[str], written: Sequen
     """
     from fmi.sources import table
 
-    options = [Path(getattr(chosen, name, None) or "") for name in ("init", "mask")]
-    files = [*sources(given), *filter(table.is_file, options)]
-    kept = {(found.st_dev, found.st_ino): path for path in files for found in [path.stat()]}
-    for new in written:
-        found = new.stat() if new.is_file() else None
-        if found and (found.st_dev, found.st_ino) in kept:
-            old = kept[found.st_dev, found.st_ino]
-            raise InputError(f"-o {chosen.out} would replace {old}; choose another name")
+    def identity(path: Path) -> Tuple[int, int]:
+        found = path.stat()
+        return found.st_dev, found.st_ino
+
+    files = {identity(path): path for path in filter(table.is_file, kept)}
+    for new in filter(table.is_file, written):
+        if identity(new) in files:
+            old = files[identity(new)]
+            raise InputError(f"-o {out} would replace {old}; choose another name")
 
 
 def loaded(options: Dict[str, Any], layers: Sequence[str]) -> Network:
@@ -449,7 +457,8 @@ def _run(kind: Kind, chosen: argparse.Namespace) -> int:
     names = [chosen.out.stem] if one else [name for piece in pieces for name in piece.names]
     suffixes = [suffix, *[".gif"] * chosen.gif]
     results = [folder / f"{name}{end}" for name in names for end in suffixes]
-    check_kept(chosen, [*chosen.pictures, *(chosen.style if kind.style else [])], results)
+    given = given_pictures(chosen, [*chosen.pictures, *(chosen.style if kind.style else [])])
+    check_kept(chosen.out, given, results)
     files.prepare(folder)
     written: List[Path] = []
     diverged: List[str] = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import Any, Dict, List, Sequence
+from typing import Any, Dict, List
 
 from fmi.cli.lazy import Command
 from fmi.errors import InputError
@@ -89,7 +89,8 @@ def _run(chosen: argparse.Namespace) -> int:
     if not inversions.is_file(path):
         path = path / f"{chosen.record.stem}_repeated.png"
     given = [one for one in (*roles.values(), *others) if isinstance(one, Path)]
-    _check_other(path, chosen.record, given)
+    results = [path, path.with_suffix(".json")]
+    inversions.check_kept(path, [*_beside(chosen.record), *given], results)
     files.prepare(path.parent)
     found = asked.compute()
     if found.stopped == "interrupted":
@@ -137,13 +138,8 @@ def _array(path: Path) -> Any:
     return np.array(values)
 
 
-def _check_other(path: Path, record: Path, given: Sequence[Path]) -> None:
-    """Check that the result does not replace the record, the picture beside it, or a given one."""
+def _beside(record: Path) -> List[Path]:
+    """Return a record and the names of what may be beside it: its JSON, its picture."""
     from fmi import pictures
-    from fmi.sources import table
 
-    written = [path, path.with_suffix(".json")]
-    kept = [record, record.with_suffix(".json"), *map(record.with_suffix, pictures.SAVED), *given]
-    for new in filter(table.is_file, written):
-        if any(new.samefile(old) for old in filter(table.is_file, kept)):
-            raise InputError(f"-o {path} would replace {new}; choose another name")
+    return [record, *map(record.with_suffix, (".json", *pictures.SAVED))]

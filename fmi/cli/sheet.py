@@ -71,7 +71,9 @@ def _run(chosen: argparse.Namespace) -> int:
     own = network.layer(layer)
     filters = filters or list(range(own.channels))
     stem = chosen.out.with_suffix("") if chosen.out else Path(f"{picture.stem}_{layer}")
-    inversions.check_kept(chosen, [chosen.picture], [stem.with_name(f"{stem.name}.png")])
+    given = inversions.given_pictures(chosen, [chosen.picture])
+    png = stem.with_name(f"{stem.name}.png")
+    inversions.check_kept(png, given, [png])
     files.prepare(stem.parent)  # rather than fail after minutes
     found = invert.feature_map(picture, layer, filters, **options)
     if len(found) < len(filters) or any(one.stopped == "interrupted" for one in found):
