@@ -197,9 +197,7 @@ Processes = Annotated[int, BeforeValidator(_index), Field(ge=1, le=256)]
 Seed = Annotated[int, BeforeValidator(_index), Field(ge=0, le=2**32 - 1)]
 FromText = BeforeValidator(_from_text)
 Filters = Annotated[Tuple[Annotated[Index, FromText], ...], BeforeValidator(_one_or_several)]
-Numbers = Annotated[
-    Tuple[Annotated[Index, FromText], ...], BeforeValidator(_numbers), Field(min_length=1)
-]
+Numbers = Annotated[Tuple[Index, ...], BeforeValidator(_numbers), Field(min_length=1)]
 Memory = Annotated[float, BeforeValidator(number), Field(gt=0, allow_inf_nan=False)]
 Strength = Annotated[float, BeforeValidator(number), Field(ge=0, le=1, allow_inf_nan=False)]
 Weights = Annotated[
